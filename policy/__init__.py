@@ -1,0 +1,1 @@
+"""The policy: training sets from trees, fine-tuning, evaluation."""

@@ -1,0 +1,1 @@
+"""The process preference model: pairs from trees, losses, training, scoring."""

@@ -1,0 +1,1 @@
+"""One round of self-evolution: search, training sets, training, evaluation, report."""
