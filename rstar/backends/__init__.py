@@ -1,0 +1,1 @@
+"""Policy and value back-ends, each a thin adapter behind `rstar.protocols`."""
