@@ -1,0 +1,377 @@
+"""Problems: questions with reference answers, read from and written to JSONL, JSON and Parquet.
+
+A file of any of the field's usual layouts is read as it is: `FIELD_ALIASES` lists the names that are understood.
+Ids identify a problem, never texts: equal questions are kept and reported. What this file does not cover: answers
+inside worked solutions (`#### 18`, `\\boxed{18}`), which have to be in a field of their own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields
+from decimal import Decimal
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, NoReturn
+
+from rstar.errors import ProblemError
+
+FIELD_ALIASES: Mapping[str, tuple[str, ...]] = {
+    "id": ("id", "problem_id", "unique_id", "index", "idx"),
+    "question": ("question", "problem", "query"),
+    "answer": ("answer", "reference_answer", "gt", "ground_truth", "final_answer", "expected_answer"),
+    "level": ("level", "difficulty"),
+    "source": ("source", "data_source", "dataset"),
+}
+"""For each field of a `Problem` the names it may have in a file; the first that is there and not null counts."""
+
+SUFFIXES = (".jsonl", ".ndjson", ".json", ".parquet")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """A question with its reference answer; `answer` is empty where the file has none (inference, ProcessBench)."""
+
+    id: str
+    question: str
+    answer: str
+    level: str = ""
+    source: str = ""
+
+
+class OnError(StrEnum):
+    """What a malformed row does to the reading of its file."""
+
+    STOP = "stop"
+    """The first one raises ProblemError."""
+    KEEP = "keep"
+    """It becomes a `Fault`, and the other rows are kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What is wrong with a row. `line` counts from 1: the line where the row starts, in Parquet the row; 0 is the
+    whole file. `field` is empty where the row as a whole is meant."""
+
+    file: str
+    line: int
+    field: str
+    message: str
+
+    def __str__(self) -> str:
+        where = f"{self.file}:{self.line}" if self.line else self.file
+        return f"{where}: {self.field}: {self.message}" if self.field else f"{where}: {self.message}"
+
+
+@dataclass(frozen=True, slots=True)
+class ProblemSet:
+    """The problems of a file in its order. `faults`: rows left out (always empty under `OnError.STOP`).
+    `notices`: rows that were kept although their answer is missing or their question was asked before."""
+
+    problems: tuple[Problem, ...]
+    faults: tuple[Fault, ...] = ()
+    notices: tuple[Fault, ...] = ()
+
+
+def normalised_question(text: str) -> str:
+    """The question without what a reader would not notice: Unicode form (NFKC), case and white space."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def read_problems(path: str | os.PathLike[str], *, on_error: OnError = OnError.STOP) -> ProblemSet:
+    """Read a `.jsonl`, `.ndjson`, `.json` (one array) or `.parquet` file; text is UTF-8, with or without a BOM.
+
+    Ids: a text id is kept; a whole number n (as `index` and `idx` have) becomes `<file stem>-<n>`; without one, n is
+    the row's position from 0. `source` defaults to the file's stem. Numeric answers keep their digits as written.
+
+    Raises ProblemError if the file cannot be read at all, or holds no problem; under STOP also for the first
+    malformed row: not JSON, not an object, no question, a field of another type, an id that came before.
+    """
+    path = Path(path)
+    reader = _Reader(path, on_error)
+    if path.suffix not in SUFFIXES:
+        raise ProblemError(
+            f"{path}: unknown format {path.suffix!r}; problem files end in {', '.join(SUFFIXES)}"
+        )
+    try:
+        rows = _read_parquet(reader) if path.suffix == ".parquet" else _read_json_text(reader)
+        for line, row in rows:
+            reader.add(line, row)
+    except OSError as error:
+        raise ProblemError(f"{path}: {error.strerror or error}") from None
+    if not reader.problems and not reader.faults:
+        raise ProblemError(f"{path}: holds no problems")
+    return ProblemSet(tuple(reader.problems), tuple(reader.faults), tuple(reader.notices))
+
+
+def write_problems(path: str | os.PathLike[str], problems: Iterable[Problem]) -> None:
+    """Write `.jsonl` or `.parquet`, all fields of `Problem` as text; `read_problems` gives the same problems back.
+
+    The file appears whole or not at all. Raises ProblemError for two problems of one id, an empty question, text
+    that is not Unicode (lone surrogates) and other suffixes.
+    """
+    path = Path(path)
+    if path.suffix not in (".jsonl", ".parquet"):
+        raise ProblemError(f"{path}: problems are written as .jsonl or .parquet, not {path.suffix!r}")
+    rows = [{field.name: getattr(problem, field.name) for field in fields(Problem)} for problem in problems]
+    ids: set[str] = set()
+    for number, row in enumerate(rows, start=1):
+        if row["id"] in ids:
+            raise ProblemError(f"{path}:{number}: id: {row['id']!r} came before")
+        ids.add(row["id"])
+        for field, value in row.items():
+            if (at := _surrogate_at(value)) is not None:
+                raise ProblemError(
+                    f"{path}:{number}: {field}: is not Unicode text: a lone surrogate at character {at}"
+                )
+        if not row["question"].strip():
+            raise ProblemError(f"{path}:{number}: question: is empty")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        if path.suffix == ".parquet":
+            import pyarrow
+            from pyarrow import parquet
+
+            schema = pyarrow.schema([(field.name, pyarrow.string()) for field in fields(Problem)])
+            parquet.write_table(pyarrow.Table.from_pylist(rows, schema=schema), partial, compression="zstd")
+        else:
+            with partial.open("w", encoding="utf-8", newline="\n") as file:
+                file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        partial.replace(path)
+    except OSError as error:
+        raise ProblemError(f"{path}: {error.strerror or error}") from None
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+class _Literal(str):
+    """A JSON number as it is written: `37.50` keeps its zero, and 5,000 digits are no integer to be converted."""
+
+    __slots__ = ()
+
+
+class _BadRowError(Exception):
+    """A row that cannot become a problem: the field and the message."""
+
+
+class _Reader:
+    """Turns the rows of one file into problems and keeps the books."""
+
+    def __init__(self, path: Path, on_error: OnError) -> None:
+        self.path = path
+        self.on_error = on_error
+        self.problems: list[Problem] = []
+        self.faults: list[Fault] = []
+        self.notices: list[Fault] = []
+        self._rows = 0
+        self._line_by_id: dict[str, int] = {}
+        self._line_by_question: dict[str, int] = {}
+
+    def fault(self, line: int, field: str, message: str) -> None:
+        fault = Fault(str(self.path), line, field, message)
+        if self.on_error is OnError.STOP:
+            raise ProblemError(str(fault))
+        self.faults.append(fault)
+
+    def malformed(self, line: int, message: str) -> None:
+        """A row that is not JSON. It counts, so that mending it does not change the ids of the rows after it."""
+        self._rows += 1
+        self.fault(line, "", message)
+
+    def add(self, line: int, row: object) -> None:
+        position = self._rows
+        self._rows += 1
+        try:
+            problem = self._problem(position, row)
+            if (before := self._line_by_id.get(problem.id)) is not None:
+                raise _BadRowError("id", f"{problem.id!r} came before, in line {before}; ids must differ")
+        except _BadRowError as error:
+            self.fault(line, *error.args)
+            return
+        self.problems.append(problem)
+        self._line_by_id[problem.id] = line
+        if not problem.answer:
+            self.notices.append(Fault(str(self.path), line, "answer", f"problem {problem.id!r} has none"))
+        first = self._line_by_question.setdefault(normalised_question(problem.question), line)
+        if first != line:
+            message = f"problem {problem.id!r} asks the same as line {first}; both are kept"
+            self.notices.append(Fault(str(self.path), line, "question", message))
+
+    def _problem(self, position: int, row: object) -> Problem:
+        if not isinstance(row, dict):
+            raise _BadRowError("", f"expected an object with a question, not {_kind(row)}")
+        question = _text(row, "question")
+        if question is None:
+            raise _BadRowError("question", f"is missing; it may be called {_names('question')}")
+        if not question.strip():
+            raise _BadRowError("question", "is empty")
+        name, identifier = _value(row, "id")
+        id_text = _text(row, "id")
+        if id_text is None or not id_text.strip():
+            id_text = f"{self.path.stem}-{position}"
+        elif isinstance(identifier, _Literal | int):
+            if not re.fullmatch(r"-?\d+", id_text):
+                raise _BadRowError(name, f"must be text or a whole number, not {id_text}")
+            id_text = f"{self.path.stem}-{id_text}"
+        source = _text(row, "source")
+        return Problem(
+            id=id_text,
+            question=question,
+            answer=(_text(row, "answer") or "").strip(),
+            level=_text(row, "level") or "",
+            source=self.path.stem if source is None else source,
+        )
+
+
+def _names(field: str) -> str:
+    return ", ".join(FIELD_ALIASES[field])
+
+
+def _value(row: dict[str, Any], field: str) -> tuple[str, Any]:
+    """The alias that is there and its value; the field's own name and None if there is none."""
+    return next(
+        ((name, row[name]) for name in FIELD_ALIASES[field] if row.get(name) is not None), (field, None)
+    )
+
+
+def _text(row: dict[str, Any], field: str) -> str | None:
+    """The value of a field as text, None if it is missing. A question must be text; the others may be numbers."""
+    name, value = _value(row, field)
+    if value is None:
+        return None
+    numeric = isinstance(value, _Literal | int | float | Decimal) and not isinstance(value, bool)
+    if not (numeric and field != "question") and (not isinstance(value, str) or isinstance(value, _Literal)):
+        expected = "text" if field == "question" else "text or a number"
+        raise _BadRowError(name, f"must be {expected}, not {_kind(value)}")
+    text = repr(value) if isinstance(value, float) else str(value)
+    if (at := _surrogate_at(text)) is not None:
+        raise _BadRowError(name, f"is not Unicode text: a lone surrogate at character {at}")
+    return text
+
+
+def _surrogate_at(text: str) -> int | None:
+    """The position (from 1) of the first lone surrogate, which JSON can hold and no file can."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        return error.start + 1
+    return None
+
+
+def _kind(value: object) -> str:
+    if isinstance(value, bool):
+        return "a truth value"
+    names = {str: "text", list: "an array", dict: "an object", type(None): "null", _Literal: "a number"}
+    return names.get(type(value), type(value).__name__)
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+_DECODER = json.JSONDecoder(parse_int=_Literal, parse_float=_Literal, parse_constant=_no_constant)
+
+
+def _read_json_text(reader: _Reader) -> Iterator[tuple[int, object]]:
+    data = reader.path.read_bytes()
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise ProblemError(f"{reader.path}: is UTF-16; problem files are UTF-8")
+    data = data.removeprefix(b"\xef\xbb\xbf")
+    return _read_array(reader, data) if reader.path.suffix == ".json" else _read_lines(reader, data)
+
+
+def _read_lines(reader: _Reader, data: bytes) -> Iterator[tuple[int, object]]:
+    for number, raw in enumerate(data.split(b"\n"), start=1):
+        if not raw.strip():
+            continue
+        try:
+            row = _DECODER.decode(raw.decode("utf-8"))
+        except UnicodeDecodeError as error:
+            reader.malformed(number, f"is not UTF-8 (byte {error.start + 1} of the line)")
+        except json.JSONDecodeError as error:
+            reader.malformed(number, f"is not JSON: {error.msg} (character {error.pos + 1} of the line)")
+        except ValueError as error:
+            reader.malformed(number, f"is not JSON: {error}")
+        except RecursionError:
+            reader.malformed(number, "is nested too deeply")
+        else:
+            yield number, row
+
+
+_SPACE = re.compile(r"[ \t\r\n]*")
+
+
+def _read_array(reader: _Reader, data: bytes) -> Iterator[tuple[int, object]]:
+    """Element by element, for their lines. After a syntax error nothing more of an array can be trusted."""
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        reader.fault(
+            data.count(b"\n", 0, error.start) + 1, "", "is not UTF-8; nothing of the array can be read"
+        )
+        return
+    position, line = 0, 1
+
+    def skip_space(start: int) -> int:
+        match = _SPACE.match(text, start)
+        assert match is not None
+        return match.end()
+
+    def fail(at: int, message: str) -> None:
+        reader.fault(text.count("\n", 0, at) + 1, "", f"{message}; the array cannot be read from here on")
+
+    position = skip_space(0)
+    if position == len(text):
+        return
+    if text[position] != "[":
+        raise ProblemError(
+            f"{reader.path}: must hold one JSON array; files with one object a line end in .jsonl"
+        )
+    counted, position = 0, skip_space(position + 1)
+    first = True
+    while True:
+        if text.startswith("]", position):
+            break
+        if not first:
+            if not text.startswith(",", position):
+                return fail(position, "is not JSON: expected ',' or ']' after an element")
+            position = skip_space(position + 1)
+        first = False
+        line, counted = line + text.count("\n", counted, position), position
+        try:
+            row, end = _DECODER.raw_decode(text, position)
+        except json.JSONDecodeError as error:
+            return fail(error.pos, f"is not JSON: {error.msg} (column {error.colno})")
+        except ValueError as error:
+            return fail(position, f"is not JSON: {error}")
+        except RecursionError:
+            return fail(position, "is nested too deeply")
+        yield line, row
+        position = skip_space(end)
+    if skip_space(position + 1) != len(text):
+        fail(position + 1, "has text after the array's end")
+
+
+def _read_parquet(reader: _Reader) -> Iterator[tuple[int, object]]:
+    import pyarrow
+    from pyarrow import parquet
+
+    if not reader.path.is_file():
+        raise FileNotFoundError(2, os.strerror(2))
+    try:
+        file = parquet.ParquetFile(reader.path)
+        known = {name for names in FIELD_ALIASES.values() for name in names}
+        columns = [name for name in file.schema_arrow.names if name in known]
+        row_number = 0
+        for batch in file.iter_batches(columns=columns):
+            for row in batch.to_pylist():
+                row_number += 1
+                yield row_number, row
+    except pyarrow.ArrowException as error:
+        raise ProblemError(
+            f"{reader.path}: is not a readable Parquet file: {str(error).splitlines()[0]}"
+        ) from None
