@@ -62,16 +62,24 @@ class SearchConfig:
     """Stop a tree after the rollout that reaches this many sampled tokens."""
     max_output_chars: int = 2000
     """How much of a program's output the policy is shown; the cut says how much is gone. [ours]"""
-    sampling: SamplingConfig = SamplingConfig()
+    sampling: SamplingConfig = dataclasses.field(default_factory=SamplingConfig)
 
     def __post_init__(self) -> None:
-        at_least_one = ("num_rollouts", "num_candidates", "max_depth", "parallel_rollouts", "max_output_chars")
+        at_least_one = (
+            "num_rollouts",
+            "num_candidates",
+            "max_depth",
+            "parallel_rollouts",
+            "max_output_chars",
+        )
         for name in at_least_one:
             require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         for name in ("c_uct", "c_puct", "virtual_loss"):
             value = getattr(self, name)
             require(0 <= value < math.inf, name, value, "finite and at least 0")
-        require(not math.isnan(self.unvisited_score), "unvisited_score", self.unvisited_score, "a number or .inf")
+        require(
+            not math.isnan(self.unvisited_score), "unvisited_score", self.unvisited_score, "a number or .inf"
+        )
         tokens = self.max_tree_tokens
         require(tokens is None or tokens >= 1, "max_tree_tokens", tokens, "at least 1, or null")
         sampling = self.sampling
@@ -135,7 +143,9 @@ def override(values: Mapping[str, Any], settings: Iterable[str]) -> dict[str, An
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals or not key.strip():
-            raise ConfigError(f"{setting!r} is no setting; write key=value, for example search.num_rollouts=16")
+            raise ConfigError(
+                f"{setting!r} is no setting; write key=value, for example search.num_rollouts=16"
+            )
         try:
             value = yaml.safe_load(text)
         except yaml.YAMLError:
@@ -179,7 +189,9 @@ def _known_keys(kind: Any, values: object, path: str) -> None:
     if not dataclasses.is_dataclass(kind):
         return
     if not isinstance(values, Mapping):
-        raise ConfigError(f"{path or 'the top level'} is {values!r}; it must be a section of key: value lines")
+        raise ConfigError(
+            f"{path or 'the top level'} is {values!r}; it must be a section of key: value lines"
+        )
     types = typing.get_type_hints(kind)
     names = [f.name for f in dataclasses.fields(kind)]
     for key, value in values.items():

@@ -80,7 +80,10 @@ def render_prompt(format: PromptFormat, question: str, render_chat: RenderChat |
     if render_chat is None:
         raise ValueError(f"prompt format {format.name!r} needs a model with a chat template")
     system = [{"role": "system", "content": format.instructions}] if format.instructions else []
-    return render_chat([*system, {"role": "user", "content": f"{demonstrations}{asked}"}]) + format.solution_start
+    return (
+        render_chat([*system, {"role": "user", "content": f"{demonstrations}{asked}"}])
+        + format.solution_start
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +108,10 @@ class Prefix:
     @property
     def token_ids(self) -> tuple[int, ...]:
         return tuple(token for segment in self.segments for token in segment.token_ids)
+
+    def __len__(self) -> int:
+        """Number of tokens."""
+        return sum(len(segment.token_ids) for segment in self.segments)
 
     @property
     def loss_mask(self) -> tuple[int, ...]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from rstar.prompts import Encode, Prefix, start
 from rstar.steps import Solution, StepKind, render_solution
-from rstar.tree import TerminalReason, Tree
+from rstar.tree import Node, TerminalReason, Tree
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,16 +53,17 @@ def prefix_of(tree: Tree, node_id: int, *, prompt: str, encode: Encode, max_outp
     """What stands before the step after `node_id`, token for token as the search showed it to the policy."""
     prefix = start(prompt, encode)
     for step_id in tree.path(node_id):
-        prefix = extend(prefix, tree, step_id, encode=encode, max_output_chars=max_output_chars)
+        stdout = tree.program_output(step_id)
+        prefix = extend_prefix(prefix, tree.nodes[step_id], stdout, encode, max_output_chars)
     return prefix
 
 
-def extend(prefix: Prefix, tree: Tree, node_id: int, *, encode: Encode, max_output_chars: int) -> Prefix:
-    """The prefix of a node's children, given the prefix of the node itself."""
-    node = tree.nodes[node_id]
+def extend_prefix(
+    prefix: Prefix, node: Node, program_output: str, encode: Encode, max_output_chars: int
+) -> Prefix:
+    """The prefix of a node's children, given the prefix of the node and what the whole program has printed by then."""
     assert node.kind is not None, "a step that does not parse has no continuation"
-    stdout = tree.program_output(node_id) if node.kind is StepKind.FINAL_CODE else ""
-    shown = shown_output(stdout, max_output_chars)
+    shown = shown_output(program_output, max_output_chars) if node.kind is StepKind.FINAL_CODE else ""
     return prefix.then_step(node.text, node.token_ids, node.kind, shown, encode)
 
 

@@ -180,7 +180,9 @@ class Tree:
                 "closed": node.closed,
             }  # fmt: skip
             present = {key: value for key, value in fields.items() if value is not None}
-            graph.add_node(node_id, **{k: str(v) if isinstance(v, StrEnum) else v for k, v in present.items()})
+            graph.add_node(
+                node_id, **{k: str(v) if isinstance(v, StrEnum) else v for k, v in present.items()}
+            )
             if node.parent != NO_PARENT:
                 graph.add_edge(node.parent, node_id)
         return graph

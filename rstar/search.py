@@ -1,0 +1,208 @@
+"""From questions to trees: one coroutine per tree, thousands at once, no barrier between them.
+
+A tree's outcome depends on its seed alone, not on what else runs, as far as the back-ends' answers do not (exactly so
+with the scripted policy, at one rollout in flight). The types here hold no reference answer: a judge that knows one is
+an argument in training, and absent at inference.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+
+from rstar import mcts
+from rstar.config import Guidance, SearchConfig
+from rstar.errors import BackendError, ConfigError, GradingError, SandboxError
+from rstar.evaluation import Engines, SearchCounts, asking, evaluate
+from rstar.prompts import BARE, Prefix, PromptFormat, render_prompt
+from rstar.protocols import AnswerJudge, Candidate, ProposeRequest
+from rstar.seeds import derive, rng
+from rstar.trajectories import prefix_of
+from rstar.tree import Tree
+
+
+class TreeSearch:
+    """Searches one tree. A tree that comes from a store goes on where it stopped: seeds, choices and (by replay) the
+    sandbox's state are those of a search that never stopped."""
+
+    def __init__(
+        self,
+        tree: Tree,
+        engines: Engines,
+        judge: AnswerJudge,
+        config: SearchConfig,
+        *,
+        format: PromptFormat = BARE,
+        counts: SearchCounts | None = None,
+    ) -> None:
+        if config.guidance is Guidance.PPM and engines.value is None:
+            raise ConfigError(
+                "guidance is 'ppm' but there is no value model; give one, or set guidance=terminal"
+            )
+        self.tree = tree
+        self.engines = engines
+        self.judge = judge
+        self.config = config
+        self.format = format
+        self.counts = counts if counts is not None else SearchCounts()
+        self._prompt = render_prompt(format, tree.question, engines.policy.render_chat)
+        self._encode = lru_cache(maxsize=256)(lambda text: tuple(engines.policy.encode(text)))
+        self._busy: set[int] = set()
+        self._expanded = asyncio.Condition()
+
+    async def run(self, num_rollouts: int | None = None) -> Tree:
+        """Do `num_rollouts` more rollouts (default: the config's number), fewer if the tree is exhausted or its token
+        budget spent. Raises BackendError, SandboxError or GradingError if one of them stays out of order."""
+        first = self.tree.num_rollouts
+        indices = iter(range(first, first + (num_rollouts or self.config.num_rollouts)))
+
+        async def lane() -> None:
+            for index in indices:
+                if self.tree.exhausted or self._tokens_spent():
+                    return
+                await self.rollout(index)
+
+        lanes = [asyncio.ensure_future(lane()) for _ in range(self.config.parallel_rollouts)]
+        try:
+            await asyncio.gather(*lanes)
+        finally:
+            for task in lanes:
+                task.cancel()
+            self.engines.sandbox.release(self.tree.name)
+        return self.tree
+
+    async def rollout(self, index: int) -> None:
+        """Select a node; expand it, evaluate, back up; go on with its best child, until the path ends."""
+        chooser = rng(self.tree.seed, self.tree.name, "rollout", index)
+        node_id = last_id = await self._select(chooser)
+        while node_id is not None:
+            last_id = node_id
+            prefix = self._prefix(node_id)
+            candidates = await self._propose(node_id, prefix)
+            evaluated = await evaluate(
+                self.tree, node_id, candidates, prefix, engines=self.engines, judge=self.judge,
+                config=self.config, counts=self.counts, rollout=index,
+            )  # fmt: skip
+            mcts.expand(self.tree, node_id, evaluated)
+            node_id = mcts.go_on(self.tree, node_id, self.config, chooser)
+            await self._claim(node_id, instead_of=last_id)
+        if last_id is not None:
+            mcts.leave(self.tree, last_id)
+            self.tree.num_rollouts += 1
+            self.counts.rollouts += 1
+
+    async def _select(self, chooser: random.Random) -> int | None:
+        """A node to expand, claimed. Waits while everything left is being expanded by other rollouts; None if a path
+        ended everywhere in the meantime."""
+        async with self._expanded:
+            while True:
+                node_id = mcts.select(self.tree, self.config, chooser, self._busy)
+                if node_id is not None or self.tree.exhausted:
+                    break
+                await self._expanded.wait()
+            if node_id is not None:
+                self._busy.add(node_id)
+            return node_id
+
+    async def _claim(self, node_id: int | None, *, instead_of: int) -> None:
+        self._busy.discard(instead_of)
+        if node_id is not None:
+            self._busy.add(node_id)
+        async with self._expanded:
+            self._expanded.notify_all()
+
+    async def _propose(self, node_id: int, prefix: Prefix) -> list[Candidate]:
+        request = ProposeRequest(
+            prefix_ids=prefix.token_ids,
+            num_candidates=self.config.num_candidates,
+            seed=derive(self.tree.seed, self.tree.name, "propose", node_id),
+            sampling=self.config.sampling,
+            stop=self.format.stop,
+            group=self.tree.name,
+        )
+        candidates = await asking(self.engines.policy.propose, request, self.counts)
+        tokens = sum(len(candidate.token_ids) for candidate in candidates)
+        self.tree.num_tokens += tokens
+        self.counts.tokens += tokens
+        self.counts.expansions += 1
+        return candidates
+
+    def _prefix(self, node_id: int) -> Prefix:
+        return prefix_of(
+            self.tree, node_id, prompt=self._prompt, encode=self._encode,
+            max_output_chars=self.config.max_output_chars,
+        )  # fmt: skip
+
+    def _tokens_spent(self) -> bool:
+        budget = self.config.max_tree_tokens
+        return budget is not None and self.tree.num_tokens >= budget
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchTask:
+    """One tree to search: new (`tree` has a root only) or reopened, with its own judge."""
+
+    tree: Tree
+    judge: AnswerJudge
+    num_rollouts: int | None = None
+    """More rollouts to do; None: the config's number."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchResult:
+    """A finished tree, or one that was parked: `fault` says which part stayed out of order. A parked tree is not to be
+    stored; a rerun searches it again from its start."""
+
+    tree: Tree
+    seconds: float
+    fault: str = ""
+
+
+async def search_trees(
+    tasks: Iterable[SearchTask],
+    engines: Engines,
+    config: SearchConfig,
+    *,
+    format: PromptFormat = BARE,
+    max_trees_in_flight: int = 64,
+    counts: SearchCounts | None = None,
+) -> AsyncIterator[SearchResult]:
+    """Search many trees at once and yield each as it ends, in the order in which they end.
+
+    At most `max_trees_in_flight` run at a time, the only throttle. Closing the iterator cancels what is in flight.
+    """
+    counts = counts if counts is not None else SearchCounts()
+    waiting = iter(tasks)
+    running: set[asyncio.Task[SearchResult]] = set()
+
+    def refill() -> None:
+        while len(running) < max_trees_in_flight and (task := next(waiting, None)) is not None:
+            search = TreeSearch(task.tree, engines, task.judge, config, format=format, counts=counts)
+            running.add(asyncio.create_task(_finish(search, task.num_rollouts)))
+
+    try:
+        refill()
+        while running:
+            done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+            running -= done
+            refill()
+            for ended in done:
+                yield ended.result()
+    finally:
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+
+async def _finish(search: TreeSearch, num_rollouts: int | None) -> SearchResult:
+    began = time.monotonic()
+    try:
+        await search.run(num_rollouts)
+    except (BackendError, SandboxError, GradingError) as error:
+        fault = f"{type(error).__name__}: {error}"
+        return SearchResult(tree=search.tree, seconds=time.monotonic() - began, fault=fault)
+    return SearchResult(tree=search.tree, seconds=time.monotonic() - began)
