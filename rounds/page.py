@@ -1,0 +1,173 @@
+"""A report's content as blocks, rendered twice: as Markdown, and as one HTML page that needs nothing else.
+
+Figures are drawn once as SVG: in the page they are inline, beside the Markdown they are files.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+from collections.abc import Sequence
+from pathlib import Path
+
+_STYLE = """
+:root { color-scheme: light; --ink: #1f2430; --soft: #667085; --line: #e4e7ec; --tint: #f6f8fb; --accent: #2457c5; }
+* { box-sizing: border-box; }
+body { font: 16px/1.55 system-ui, "Segoe UI", Roboto, "Helvetica Neue", sans-serif; color: var(--ink); margin: 0; background: #fff; }
+main { max-width: 980px; margin: 0 auto; padding: 40px 24px 96px; }
+h1 { font-size: 30px; line-height: 1.2; margin: 0 0 8px; }
+h2 { font-size: 21px; margin: 48px 0 8px; padding-top: 16px; border-top: 1px solid var(--line); }
+h3 { font-size: 16px; margin: 28px 0 4px; }
+p { margin: 8px 0 12px; }
+.note { color: var(--soft); font-size: 14px; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; margin: 12px 0 20px; font-size: 14.5px; font-variant-numeric: tabular-nums; }
+th, td { padding: 6px 14px 6px 0; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
+th { font-weight: 600; color: var(--soft); }
+th:first-child, td:first-child { text-align: left; }
+tr.strong td { font-weight: 600; }
+figure { margin: 16px 0 20px; } figure svg { max-width: 100%; height: auto; }
+figcaption { color: var(--soft); font-size: 14px; }
+pre { background: var(--tint); border: 1px solid var(--line); border-radius: 6px; padding: 12px 14px; overflow-x: auto; font: 13px/1.45 ui-monospace, SFMono-Regular, Menlo, monospace; }
+.cards { display: flex; flex-wrap: wrap; gap: 12px; margin: 20px 0; }
+.card { flex: 1 1 180px; border: 1px solid var(--line); border-radius: 8px; padding: 12px 16px; background: var(--tint); }
+.card b { display: block; font-size: 24px; color: var(--accent); } .card span { color: var(--soft); font-size: 14px; }
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Heading:
+    """A section's title; level 2 or 3."""
+
+    text: str
+    level: int = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Paragraph:
+    """Running text; `note` in a quieter tone."""
+
+    text: str
+    note: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Cards:
+    """A few headline figures: (figure, what it is)."""
+
+    cards: Sequence[tuple[str, str]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Rows of texts under a header; `strong` are the indices of rows to stress."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    strong: frozenset[int] = frozenset()
+
+
+@dataclasses.dataclass(frozen=True)
+class Figure:
+    """An SVG drawing with a name (of its file beside the Markdown) and a caption."""
+
+    name: str
+    svg: str
+    caption: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Code:
+    """Verbatim text."""
+
+    text: str
+
+
+Block = Heading | Paragraph | Cards | Table | Figure | Code
+
+
+@dataclasses.dataclass(frozen=True)
+class Page:
+    """A title, a line below it, and blocks."""
+
+    title: str
+    subtitle: str
+    blocks: Sequence[Block]
+
+
+def write(page: Page, folder: Path, name: str) -> None:
+    """Write `name`.md with its figures, and `name`.html, into a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for block in page.blocks:
+        if isinstance(block, Figure):
+            (folder / f"{block.name}.svg").write_text(block.svg, encoding="utf-8")
+    (folder / f"{name}.md").write_text(to_markdown(page), encoding="utf-8")
+    (folder / f"{name}.html").write_text(to_html(page), encoding="utf-8")
+
+
+def to_markdown(page: Page) -> str:
+    """The page as GitHub-flavoured Markdown."""
+    parts = [f"# {page.title}", page.subtitle, *(_markdown(block) for block in page.blocks)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _markdown(block: Block) -> str:
+    match block:
+        case Heading(text, level):
+            return f"{'#' * level} {text}"
+        case Paragraph(text, note):
+            return f"*{text}*" if note else text
+        case Cards(cards):
+            return "\n".join(f"- **{figure}** {what}" for figure, what in cards)
+        case Table(header, rows, strong):
+            lines = [header, ["---", *["---:"] * (len(header) - 1)]]
+            lines += [[f"**{cell}**" if i in strong else cell for cell in row] for i, row in enumerate(rows)]
+            return "\n".join(f"| {' | '.join(_cell(cell) for cell in line)} |" for line in lines)
+        case Figure(name, _, caption):
+            return f"![{caption}]({name}.svg)\n\n*{caption}*"
+        case Code(text):
+            return f"```text\n{text}\n```"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def to_html(page: Page) -> str:
+    """The page as one HTML document: no scripts, no links, no other files."""
+    body = "\n".join(_html(block) for block in page.blocks)
+    title, subtitle = html.escape(page.title), html.escape(page.subtitle)
+    return (
+        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{title}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n<h1>{title}</h1>\n"
+        f'<p class="note">{subtitle}</p>\n{body}\n</main>\n</body>\n</html>\n'
+    )
+
+
+def _html(block: Block) -> str:
+    match block:
+        case Heading(text, level):
+            return f"<h{level}>{html.escape(text)}</h{level}>"
+        case Paragraph(text, note):
+            return f"<p{' class=note' if note else ''}>{html.escape(text)}</p>"
+        case Cards(cards):
+            inner = "".join(
+                f'<div class="card"><b>{html.escape(f)}</b><span>{html.escape(w)}</span></div>'
+                for f, w in cards
+            )
+            return f'<div class="cards">{inner}</div>'
+        case Table(header, rows, strong):
+            head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
+            lines = "\n".join(
+                f"<tr{' class=strong' if i in strong else ''}>"
+                + "".join(f"<td>{html.escape(cell)}</td>" for cell in row)
+                + "</tr>"
+                for i, row in enumerate(rows)
+            )
+            return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>\n{lines}\n</tbody></table></div>'
+        case Figure(_, svg, caption):
+            drawing = svg[svg.index("<svg") :]
+            return f"<figure>{drawing}<figcaption>{html.escape(caption)}</figcaption></figure>"
+        case Code(text):
+            return f"<pre>{html.escape(text)}</pre>"
