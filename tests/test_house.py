@@ -6,6 +6,7 @@ import ast
 import configparser
 import fnmatch
 import importlib.metadata
+import os
 import re
 import shutil
 import subprocess
@@ -113,6 +114,16 @@ def imported(tree: ast.Module, *, module: str, is_package: bool) -> Iterator[tup
 def imports_of(module: str, path: Path) -> set[tuple[str, bool]]:
     tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
     return set(imported(tree, module=module, is_package=path.name == "__init__.py"))
+
+
+def make(*arguments: str) -> str:
+    """What `make` prints, run as from a shell: not as the child of the `make test` that may be running this."""
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))
+    }
+    command = ["make", *arguments]
+    ran = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=True)
+    return ran.stdout
 
 
 def settings() -> configparser.ConfigParser:
@@ -348,29 +359,20 @@ def test_documents_name_only_targets_that_the_makefile_has(tracked_files: list[P
 def test_make_help_lists_every_public_target() -> None:
     text = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
     (phony,) = re.findall(r"^\.PHONY: (.*)$", text, re.MULTILINE)
-    shown = subprocess.run(
-        ["make", "help"], cwd=REPOSITORY, capture_output=True, text=True, check=True
-    ).stdout
+    shown = make("help")
     assert sorted(re.findall(r"^  make (\S+) ", shown, re.MULTILINE)) == sorted(phony.split())
 
 
 def test_make_round1_passes_recipe_and_each_setting_on(tmp_path: Path) -> None:
-    command = [
-        "make",
-        "--dry-run",
-        "round1",
-        f"VENV={tmp_path}",
-        "RECIPE=other",
-        "SET=search.num_rollouts=16 a.b=[1,2]",
-    ]
-    shown = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+    shown = make(
+        "--dry-run", "round1", f"VENV={tmp_path}", "RECIPE=other", "SET=search.num_rollouts=16 a.b=[1,2]"
+    )
     expected = f"{tmp_path}/bin/rstar round 1 --recipe other --set 'search.num_rollouts=16' --set 'a.b=[1,2]'"
     assert shown.splitlines()[-1].split() == expected.split()
 
 
 def test_makefile_asks_for_the_cpu_build_of_the_pinned_torch_where_there_is_no_gpu(tmp_path: Path) -> None:
-    command = ["make", "--dry-run", f"{tmp_path}/.torch-0", "CHECKSUM=0", f"VENV={tmp_path}"]
-    shown = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+    shown = make("--dry-run", f"{tmp_path}/.torch-0", "CHECKSUM=0", f"VENV={tmp_path}")
     assert f'"torch=={pins()["torch"]}+cpu"' in shown
     assert f'"torch=={pins()["torch"]}"' in shown
 
