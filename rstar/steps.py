@@ -18,6 +18,7 @@ What this file does not cover: how a prefix becomes a prompt or token ids (`prom
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -54,6 +55,8 @@ _KIND_BY_CLOSING_TAG = {
     END_OF_ANSWER: StepKind.ANSWER,
 }
 _CLOSING_TAG = {kind: tag for tag, kind in _KIND_BY_CLOSING_TAG.items()}
+_BOXED = r"\boxed{"
+_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,14 +109,15 @@ def parse_step(text: str, *, after: StepKind | None) -> Step:
 
 
 def boxed(text: str) -> str | None:
-    """The content of the last `\\boxed{…}` in `text` with balanced braces, stripped; None if there is none."""
+    """The content of the last `\\boxed{…}` in `text` with balanced braces, stripped; None if there is none. Escaped
+    braces are characters, not groups."""
     end = len(text)
-    while (start := text.rfind(r"\boxed{", 0, end)) >= 0:
+    while (start := text.rfind(_BOXED, 0, end)) >= 0:
         level = 0
-        for position in range(start + len(r"\boxed"), len(text)):
-            level += {"{": 1, "}": -1}.get(text[position], 0)
+        for found in _BRACE.finditer(text, start + len(_BOXED) - 1):
+            level += {"{": 1, "}": -1}.get(found.group(), 0)
             if level == 0:
-                return text[start + len(r"\boxed{") : position].strip()
+                return text[start + len(_BOXED) : found.start()].strip()
         end = start
     return None
 
@@ -153,9 +157,8 @@ def render_solution(solution: Solution) -> str:
     """The canonical text of a solution, from `<code>` to its last tag. Inverse of `parse_solution`."""
     parts = [f"{CODE}\n"]
     for step in solution.steps:
-        parts.append(step.text)
-        if step.kind is not StepKind.FINAL_CODE or solution.output is not None:
-            parts.append(after_step(step.kind, solution.output or ""))
+        no_output = step.kind is StepKind.FINAL_CODE and solution.output is None
+        parts += (step.text, "\n" if no_output else after_step(step.kind, solution.output or ""))
     return "".join(parts)
 
 
