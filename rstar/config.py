@@ -11,12 +11,14 @@ import difflib
 import math
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from rstar.errors import ConfigError
 from rstar.protocols import SamplingConfig
 
 T = TypeVar("T")
+
+_INFINITIES = {".inf": math.inf, "-.inf": -math.inf}
 
 
 class Selection(StrEnum):
@@ -116,7 +118,7 @@ def build(kind: type[T], values: Mapping[str, Any], *, where: str = "") -> T:
     at = f"{where}: " if where else ""
     try:
         _known_keys(kind, values, "")
-        return TypeAdapter(kind).validate_python(values)
+        return TypeAdapter(kind).validate_python(_read_infinities(values))
     except ConfigError as error:
         raise ConfigError(f"{at}{error}") from None
     except ValidationError as error:
@@ -153,7 +155,7 @@ def override(values: Mapping[str, Any], settings: Iterable[str]) -> dict[str, An
         *sections, last = key.strip().split(".")
         at = result
         for section in sections:
-            inner = at.setdefault(section, {})
+            inner = at[section] = {} if at.get(section) is None else at[section]
             if not isinstance(inner, dict):
                 raise ConfigError(f"{setting!r}: {section} is a value, not a section")
             at = inner
@@ -167,7 +169,7 @@ def to_plain(config: object) -> Any:
         case StrEnum():
             return str(config)
         case float() if math.isinf(config):
-            return ".inf" if config > 0 else "-.inf"
+            return next(text for text, number in _INFINITIES.items() if number == config)
         case dict():
             return {str(key): to_plain(value) for key, value in config.items()}
         case list() | tuple():
@@ -180,6 +182,15 @@ def to_plain(config: object) -> Any:
 
 def _deep_copy(values: Mapping[str, Any]) -> dict[str, Any]:
     return {k: _deep_copy(v) if isinstance(v, Mapping) else v for k, v in values.items()}
+
+
+def _read_infinities(value: Any) -> Any:
+    """Undo what `to_plain` does to infinity, at any depth (JSON has no number for it; YAML reads .inf by itself)."""
+    if isinstance(value, Mapping):
+        return {key: _read_infinities(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_read_infinities(inner) for inner in value]
+    return _INFINITIES.get(value, value) if isinstance(value, str) else value
 
 
 def _known_keys(kind: Any, values: object, path: str) -> None:
@@ -202,6 +213,10 @@ def _known_keys(kind: Any, values: object, path: str) -> None:
             raise ConfigError(f"unknown key {full}; {hint}")
         inner = types[key]
         nested = [inner, *typing.get_args(inner)]
-        target = next((kind for kind in nested if dataclasses.is_dataclass(kind)), None)
-        if target is not None and isinstance(value, Mapping):
-            _known_keys(target, value, full)
+        if isinstance(value, bool) and bool not in nested and (int in nested or float in nested):
+            raise ConfigError(f"{full} is {value}; it must be a number")
+        if dataclasses.is_dataclass(inner) and not isinstance(value, cast(type, inner)):
+            _known_keys(inner, value, full)
+        elif isinstance(value, Mapping):
+            for section in (kind for kind in nested if dataclasses.is_dataclass(kind)):
+                _known_keys(section, value, full)
