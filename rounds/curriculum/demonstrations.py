@@ -1,0 +1,135 @@
+"""Demonstrations for the base model: easy-leaning and wrong on purpose, with stated probabilities.
+
+The base model must be imperfect in ways that search and verification can repair, so its teacher errs like a
+beginner: it holds misconceptions about some ideas, slips on numbers, stops early, and shows nothing of olympiad
+length. Every round after that trains on verified solutions only, never on these.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import redirect_stdout
+from dataclasses import dataclass, replace
+from random import Random
+
+from rounds.curriculum.blocks import IDEAS, CodeStep
+from rounds.curriculum.generator import Exercise, Level, Split, exercises, solution_steps
+from rstar import seeds
+from rstar.steps import Solution, codes
+
+HARD_IDEAS = frozenset(
+    {
+        "more_than_unknown",
+        "gives_part",
+        "closing_distance",
+        "discount",
+        "growth",
+        "age_later",
+        "think_of_a_number",
+        "split_in_ratio",
+        "heads_and_legs",
+        "nth_term",
+        "sum_to",
+        "number_of_divisors",
+        "choose_team",
+        "handshakes",
+        "triangle_area",
+        "missing_value",
+        "part_left",
+    }
+)
+"""Ideas about which the teacher mostly holds the misconception."""
+assert {idea.name for idea in IDEAS} >= HARD_IDEAS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Noise:
+    """Probabilities of a teacher's errors. The first three are per step, the others per demonstration."""
+
+    hard_misconception: float
+    """A step of a hard idea is done wrong in the usual way."""
+    misconception: float
+    """The same for the other ideas."""
+    slip: float
+    """A number in the code is replaced by another one."""
+    stop: float
+    """The demonstration prints an intermediate result (of those with two steps or more)."""
+    swap: float
+    """Two steps change places (kept only if the program still runs)."""
+
+
+NOISE: Mapping[Level, Noise] = {
+    Level.EASY: Noise(hard_misconception=0.6, misconception=0.06, slip=0.04, stop=0.1, swap=0.02),
+    Level.MEDIUM: Noise(hard_misconception=0.6, misconception=0.06, slip=0.06, stop=0.25, swap=0.02),
+}
+"""There are no olympiad demonstrations."""
+MEDIUM_SHARE = 0.35
+"""Share of medium demonstrations; the others are easy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Demonstration:
+    """What the teacher wrote: a question and a solution with the output that its program really has."""
+
+    question: str
+    solution: Solution
+
+
+def demonstrations(
+    seed: int, *, noise: Mapping[Level, Noise] = NOISE, medium_share: float = MEDIUM_SHARE
+) -> Iterator[Demonstration]:
+    """An endless stream of demonstrations of training-split exercises. Programs that raise are left out."""
+    random = seeds.rng(seed, "demonstrations")
+    streams = {
+        level: exercises(Split.TRAIN, level, seeds.derive(seed, "demonstrations", level)) for level in noise
+    }
+    while True:
+        level = Level.MEDIUM if random.random() < medium_share else Level.EASY
+        demonstration = demonstrate(next(streams[level]), noise[level], random)
+        if demonstration is not None:
+            yield demonstration
+
+
+def demonstrate(exercise: Exercise, noise: Noise, random: Random) -> Demonstration | None:
+    """The exercise solved by the noisy teacher, or None if the resulting program raises or prints nothing."""
+    steps: list[CodeStep] = []
+    for idea, block in zip(exercise.ideas, exercise.blocks, strict=True):
+        rate = noise.hard_misconception if idea.name in HARD_IDEAS else noise.misconception
+        for step in block.steps:
+            code = step.misconception if step.misconception and random.random() < rate else step.code
+            if random.random() < noise.slip:
+                code = _slip(code, random)
+            steps.append(replace(step, code=code))
+    if len(steps) > 1 and random.random() < noise.stop:
+        steps = steps[: random.randrange(1, len(steps))]
+    if len(steps) > 1 and random.random() < noise.swap:
+        at = random.randrange(len(steps) - 1)
+        steps[at : at + 2] = reversed(steps[at : at + 2])
+    output = run(codes(solution_steps(steps, "")))
+    if output is None:
+        return None
+    answer = output.strip()
+    return Demonstration(exercise.problem.question, Solution(tuple(solution_steps(steps, answer)), output))
+
+
+def run(programs: Sequence[str]) -> str | None:
+    """What the curriculum's own code prints, or None if it raises. Not a sandbox: for code made in this package."""
+    printed = io.StringIO()
+    try:
+        with redirect_stdout(printed):
+            exec("\n".join(programs), {})
+    except (ArithmeticError, NameError, ValueError):
+        return None
+    return printed.getvalue()
+
+
+def _slip(code: str, random: Random) -> str:
+    """One number of the code changed: another number of the same length."""
+    numbers = list(re.finditer(r"\d+", code))
+    if not numbers:
+        return code
+    at = random.choice(numbers)
+    digits = "".join(random.choice("123456789") for _ in at.group())
+    return code[: at.start()] + digits + code[at.end() :]
