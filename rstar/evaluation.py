@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from rstar.config import Guidance, SearchConfig
 from rstar.errors import BackendError, FormatError, GradingError, SandboxError
@@ -84,7 +84,7 @@ async def evaluate(
     nodes = _merge_equal_texts(parent_id, parent.depth + 1, candidates, rollout)
     for node in nodes:
         _read(node, parent.kind, config)
-    counts.own_outputs += sum(node.multiplicity for node in nodes if node.text.endswith(OUTPUT))
+    counts.own_outputs += sum(node.multiplicity for node in nodes if OUTPUT in node.text)
 
     await _run(tree, parent_id, nodes, engines, config, counts)
     for node in nodes:
@@ -159,11 +159,11 @@ async def _run(
                 code=Step(node.kind, node.text).code,
                 history=history,
                 group=tree.name,
-                keep_state=node.kind is not StepKind.FINAL_CODE and node.depth < config.max_depth,
+                keep_state=node.kind is StepKind.CODE and node.depth + 1 < config.max_depth,
                 last_child=node is to_run[-1],
             )
         )
-    results = await asyncio.gather(*(asking(engines.sandbox.run, request, counts) for request in requests))
+    results = await together(asking(engines.sandbox.run, request, counts) for request in requests)
     for node, result in zip(to_run, results, strict=True):
         node.execution, node.stdout, node.error = result.verdict, result.stdout, result.error
         counts.executions[result.verdict] += 1
@@ -202,8 +202,8 @@ async def _judge(
     values = {i: FAILED_VALUE for i, node in enumerate(nodes) if node.terminal is not None}
     answers = {i: node for i, node in enumerate(nodes) if node.terminal is TerminalReason.ANSWERED}
     unjudged = {}
-    for i, node in answers.items():
-        reward = await asking(judge.judge, node.answer or "", counts)
+    rewards = await together(asking(judge.judge, node.answer or "", counts) for node in answers.values())
+    for (i, node), reward in zip(answers.items(), rewards, strict=True):
         if reward is None:
             unjudged[i] = node
         else:
@@ -258,6 +258,8 @@ async def _ask_value_model(
         group=tree.name,
     )
     scores = await asking(value.score, request, counts)
+    if len(scores) != len(nodes):
+        raise BackendError(f"the value model gave {len(scores)} scores for {len(nodes)} steps")
     for node, score in zip(nodes.values(), scores, strict=True):
         if not -1 <= score <= 1:
             raise BackendError(f"the value model scored a step {score}; scores are in [-1, 1]")
@@ -274,3 +276,15 @@ async def asking(ask: Callable[[Q], Awaitable[A]], question: Q, counts: SearchCo
             counts.retries += 1
             await asyncio.sleep(delay_s)
     return await ask(question)
+
+
+async def together(parts: Iterable[Coroutine[Any, Any, A]]) -> list[A]:
+    """The results of all, run at once, in order. If one fails the others are cancelled and have ended before this raises,
+    so that nothing goes on behind the back of a search that was given up."""
+    tasks = [asyncio.ensure_future(part) for part in parts]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

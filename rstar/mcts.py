@@ -18,7 +18,8 @@ from rstar.scores import length_normalised_probability, puct, uct
 from rstar.tree import NO_PARENT, ROOT, Node, TerminalReason, Tree
 
 DEAD_END_VALUE = -1.0
-"""What a node is worth of which every continuation failed to run; backed up [ours]."""
+"""What a node is worth that nothing can follow: every continuation failed to run, or there is no room for one;
+backed up [ours]."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,12 +42,7 @@ def select(
     Nodes in `busy` (being expanded by another rollout) are passed over. None if nothing is left to expand, or nothing
     that is not busy. Marks the path as in flight; `leave` unmarks it.
     """
-    path = _descend(tree, ROOT, config, chooser, busy)
-    if path is None:
-        return None
-    for node_id in path:
-        tree.nodes[node_id].in_flight += 1
-    return path[-1]
+    return _descend(tree, ROOT, config, chooser, busy)
 
 
 def go_on(tree: Tree, node_id: int, config: SearchConfig, chooser: random.Random) -> int | None:
@@ -85,12 +81,20 @@ def expand(tree: Tree, parent_id: int, candidates: Sequence[Evaluated]) -> list[
         elif node.live and candidate.value is not None:
             node.initial_value = candidate.value
             node.visit_count, node.value_sum = 1, candidate.value
-    if not any(candidate.node.live for candidate in candidates):
-        parent.terminal = TerminalReason.CODE_ERRORS
-        parent.closed = True
-        backup(tree, parent_id, DEAD_END_VALUE)
-    _close_upwards(tree, parent_id)
+    if any(candidate.node.live for candidate in candidates):
+        _close_upwards(tree, parent_id)
+    else:
+        give_up(tree, parent_id, TerminalReason.CODE_ERRORS)
     return list(parent.children)
+
+
+def give_up(tree: Tree, node_id: int, reason: TerminalReason) -> None:
+    """End the search below a node without live children: it turns out to be terminal, and that is backed up."""
+    node = tree.nodes[node_id]
+    assert not tree.live_children(node_id), f"{tree.name} node {node_id}: the search can go on below it"
+    node.terminal = reason
+    backup(tree, node_id, DEAD_END_VALUE)
+    _close_upwards(tree, node_id)
 
 
 def backup(tree: Tree, node_id: int, value: float) -> None:
@@ -125,16 +129,19 @@ def selection_score(tree: Tree, child_id: int, config: SearchConfig) -> float:
 
 def _descend(
     tree: Tree, node_id: int, config: SearchConfig, chooser: random.Random, busy: Collection[int]
-) -> list[int] | None:
-    """The path from `node_id` to the best node to expand below it, second-best children tried where the best is busy."""
+) -> int | None:
+    """The best node to expand at or below `node_id`, second-best children tried where the best is busy; the path down
+    to it is marked as in flight."""
     node = tree.nodes[node_id]
     if node.closed or node_id in busy:
         return None
+    node.in_flight += 1
     if not node.children:
-        return [node_id]
+        return node_id
     for child in _ranked(tree, node_id, config, chooser):
-        if (path := _descend(tree, child, config, chooser, busy)) is not None:
-            return [node_id, *path]
+        if (found := _descend(tree, child, config, chooser, busy)) is not None:
+            return found
+    node.in_flight -= 1
     return None
 
 

@@ -17,12 +17,12 @@ from functools import lru_cache
 from rstar import mcts
 from rstar.config import Guidance, SearchConfig
 from rstar.errors import BackendError, ConfigError, GradingError, SandboxError
-from rstar.evaluation import Engines, SearchCounts, asking, evaluate
+from rstar.evaluation import Engines, SearchCounts, asking, evaluate, together
 from rstar.prompts import BARE, Prefix, PromptFormat, render_prompt
 from rstar.protocols import AnswerJudge, Candidate, ProposeRequest
 from rstar.seeds import derive, rng
 from rstar.trajectories import prefix_of
-from rstar.tree import Tree
+from rstar.tree import TerminalReason, Tree
 
 
 class TreeSearch:
@@ -52,13 +52,14 @@ class TreeSearch:
         self._prompt = render_prompt(format, tree.question, engines.policy.render_chat)
         self._encode = lru_cache(maxsize=256)(lambda text: tuple(engines.policy.encode(text)))
         self._busy: set[int] = set()
-        self._expanded = asyncio.Condition()
+        self._expanded = asyncio.Event()
 
     async def run(self, num_rollouts: int | None = None) -> Tree:
         """Do `num_rollouts` more rollouts (default: the config's number), fewer if the tree is exhausted or its token
         budget spent. Raises BackendError, SandboxError or GradingError if one of them stays out of order."""
         first = self.tree.num_rollouts
-        indices = iter(range(first, first + (num_rollouts or self.config.num_rollouts)))
+        count = self.config.num_rollouts if num_rollouts is None else num_rollouts
+        indices = iter(range(first, first + count))
 
         async def lane() -> None:
             for index in indices:
@@ -66,54 +67,67 @@ class TreeSearch:
                     return
                 await self.rollout(index)
 
-        lanes = [asyncio.ensure_future(lane()) for _ in range(self.config.parallel_rollouts)]
         try:
-            await asyncio.gather(*lanes)
+            await together(lane() for _ in range(self.config.parallel_rollouts))
         finally:
-            for task in lanes:
-                task.cancel()
             self.engines.sandbox.release(self.tree.name)
         return self.tree
 
     async def rollout(self, index: int) -> None:
         """Select a node; expand it, evaluate, back up; go on with its best child, until the path ends."""
         chooser = rng(self.tree.seed, self.tree.name, "rollout", index)
-        node_id = last_id = await self._select(chooser)
-        while node_id is not None:
-            last_id = node_id
-            prefix = self._prefix(node_id)
+        node_id = await self._select(chooser)
+        if node_id is None:
+            return
+        try:
+            while True:
+                await self._expand(node_id, rollout=index)
+                child = mcts.go_on(self.tree, node_id, self.config, chooser)
+                if child is None:
+                    break
+                self._busy.add(child)
+                self._release(node_id)
+                node_id = child
+            self.tree.num_rollouts += 1
+            self.counts.rollouts += 1
+        finally:
+            mcts.leave(self.tree, node_id)
+            self._release(node_id)
+
+    async def _select(self, chooser: random.Random) -> int | None:
+        """A node to expand, marked as busy. Waits while everything left is being expanded by other rollouts; None if a
+        path ended everywhere in the meantime."""
+        while True:
+            node_id = mcts.select(self.tree, self.config, chooser, self._busy)
+            if node_id is not None:
+                self._busy.add(node_id)
+                return node_id
+            if self.tree.exhausted:
+                return None
+            await self._expanded.wait()
+
+    def _release(self, node_id: int) -> None:
+        """The node is no longer being expanded: rollouts that wait for one look again."""
+        self._busy.discard(node_id)
+        self._expanded.set()
+        self._expanded = asyncio.Event()
+
+    async def _expand(self, node_id: int, *, rollout: int) -> None:
+        """Propose, evaluate and attach the children of one node, and back up those that are terminal."""
+        node = self.tree.nodes[node_id]
+        prefix = self._prefix(node_id)
+        if len(prefix) < self.engines.policy.max_context_tokens:
             candidates = await self._propose(node_id, prefix)
             evaluated = await evaluate(
                 self.tree, node_id, candidates, prefix, engines=self.engines, judge=self.judge,
-                config=self.config, counts=self.counts, rollout=index,
+                config=self.config, counts=self.counts, rollout=rollout,
             )  # fmt: skip
             mcts.expand(self.tree, node_id, evaluated)
-            node_id = mcts.go_on(self.tree, node_id, self.config, chooser)
-            await self._claim(node_id, instead_of=last_id)
-        if last_id is not None:
-            mcts.leave(self.tree, last_id)
-            self.tree.num_rollouts += 1
-            self.counts.rollouts += 1
-
-    async def _select(self, chooser: random.Random) -> int | None:
-        """A node to expand, claimed. Waits while everything left is being expanded by other rollouts; None if a path
-        ended everywhere in the meantime."""
-        async with self._expanded:
-            while True:
-                node_id = mcts.select(self.tree, self.config, chooser, self._busy)
-                if node_id is not None or self.tree.exhausted:
-                    break
-                await self._expanded.wait()
-            if node_id is not None:
-                self._busy.add(node_id)
-            return node_id
-
-    async def _claim(self, node_id: int | None, *, instead_of: int) -> None:
-        self._busy.discard(instead_of)
-        if node_id is not None:
-            self._busy.add(node_id)
-        async with self._expanded:
-            self._expanded.notify_all()
+        else:
+            node.error = "no room for a next step"
+            mcts.give_up(self.tree, node_id, TerminalReason.CONTEXT_OVERFLOW)
+        if node.terminal is not None:
+            self.counts.terminals[node.terminal] += 1
 
     async def _propose(self, node_id: int, prefix: Prefix) -> list[Candidate]:
         request = ProposeRequest(
@@ -125,6 +139,8 @@ class TreeSearch:
             group=self.tree.name,
         )
         candidates = await asking(self.engines.policy.propose, request, self.counts)
+        if len(candidates) != request.num_candidates:
+            raise BackendError(f"the policy gave {len(candidates)} candidates for {request.num_candidates}")
         tokens = sum(len(candidate.token_ids) for candidate in candidates)
         self.tree.num_tokens += tokens
         self.counts.tokens += tokens

@@ -53,8 +53,9 @@ def prefix_of(tree: Tree, node_id: int, *, prompt: str, encode: Encode, max_outp
     """What stands before the step after `node_id`, token for token as the search showed it to the policy."""
     prefix = start(prompt, encode)
     for step_id in tree.path(node_id):
-        stdout = tree.program_output(step_id)
-        prefix = extend_prefix(prefix, tree.nodes[step_id], stdout, encode, max_output_chars)
+        node = tree.nodes[step_id]
+        stdout = tree.program_output(step_id) if node.kind is StepKind.FINAL_CODE else ""
+        prefix = extend_prefix(prefix, node, stdout, encode, max_output_chars)
     return prefix
 
 

@@ -88,7 +88,7 @@ class Node:
     def scored(self) -> bool:
         """The value model gave this node its first visit, which was not backed up to its parent. (An answer is worth
         one terminal value, whoever gave it; a dead end had its first visit before it turned out to be one.)"""
-        return self.initial_value is not None and self.terminal in (None, TerminalReason.CODE_ERRORS)
+        return self.initial_value is not None and self.terminal is not TerminalReason.ANSWERED
 
     @property
     def q_value(self) -> float:
@@ -207,10 +207,14 @@ def check_invariants(tree: Tree) -> None:
             assert node_id in tree.nodes[node.parent].children, f"{where}: its parent does not list it"
             assert node.depth == tree.nodes[node.parent].depth + 1, f"{where}: depth is its parent's plus one"
         assert len(set(node.children)) == len(node.children), f"{where}: a child is listed twice"
+        assert all(child.parent == node_id for child in children), (
+            f"{where}: it lists a child of another node"
+        )
         if not node.live:
             assert not children, f"{where}: a failed step has children"
             assert node.visit_count == 0, f"{where}: a failed step was visited"
             assert node.terminal is None, f"{where}: a failed step is not terminal"
+            assert node.initial_value is None, f"{where}: a failed step was scored"
             continue
         if node.terminal is not None:
             assert not live, f"{where}: a terminal node has a live child"
