@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 import random
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rstar import mcts
-from rstar.config import Guidance, SearchConfig, Selection
+from rstar.config import Guidance, SearchConfig, Selection, build
 from rstar.errors import RstarError
 from rstar.mcts import Evaluated, backup, expand, give_up, go_on, leave, select, selection_score
 from rstar.protocols import ExecutionVerdict
 from rstar.search import TreeSearch
 from rstar.tree import ROOT, Node, TerminalReason, Tree, check_invariants
+from tests.rstar import golden_trees
 from tests.rstar.fakes import InProcessSandbox, TextJudge
 from tests.rstar.naive_search import (
     invariants_after_every_expansion,
@@ -464,3 +467,26 @@ def test_the_public_names() -> None:
         "select",
         "selection_score",
     }
+
+
+# --- golden trees ---
+
+
+@pytest.mark.parametrize("path", sorted(golden_trees.FOLDER.glob("*.json")), ids=lambda path: path.stem)
+def test_golden_trees_grow_again_exactly(path: Path) -> None:
+    golden = json.loads(path.read_text())
+    settings = golden["settings"]
+    tree = golden_trees.grow(settings)
+    assert golden_trees.plain(tree) == golden["tree"], "see golden_trees.py for the way to write them anew"
+    assert golden_trees.render(golden) == path.read_text()
+    check_invariants(tree)
+    if settings["reference_answer"] is not None or settings["value_model"]:
+        value = value_by_truth if settings["reference_answer"] is not None else value_by_score
+        replay(tree, build(SearchConfig, settings["config"]), value)
+
+
+def test_golden_trees_cover_every_rule() -> None:
+    goldens = {path.stem for path in golden_trees.FOLDER.glob("*.json")}
+    assert goldens == {
+        "uct", "puct", "uct_unvisited_0", "ppm", "inference_ppm", "inference_majority", "code_errors", "every_ending",
+    }  # fmt: skip
