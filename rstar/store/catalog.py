@@ -1,7 +1,7 @@
 """Which trees a store holds, and where: read from the `trees` parts and the journals alone.
 
-A tree may be found several times (older versions; the same version in two files after an interrupted compaction):
-the highest version counts, once.
+A tree may be found several times (older versions; the same version in a part and in its journal, or in two parts during
+a compaction): the highest version counts, once.
 """
 
 from __future__ import annotations
@@ -80,14 +80,11 @@ def read_catalog(layout: Layout, round: int | None = None) -> dict[TreeKey, Entr
 
 def all_entries(layout: Layout, round: int | None = None) -> list[Entry]:
     """Every tree row, older versions included, in the order of writing."""
-    # Journals first: one that becomes a part while this runs is then seen at least once, never missed.
+    # Journals first: one that becomes a part while this runs is then seen twice, never missed.
     journals = read_journals(layout, round)
-    parts = layout.parts(Kind.TREES, round)
-    in_parts = {(part.round, part.number) for part in parts}
-    entries = [entry for part in parts for entry in part_entries(part)]
+    entries = [entry for part in layout.parts(Kind.TREES, round) for entry in part_entries(part)]
     for source in journals:
-        if (source.round, source.number) not in in_parts:
-            entries += journal_entries(source)
+        entries += journal_entries(source)
     return entries
 
 

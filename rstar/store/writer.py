@@ -141,14 +141,23 @@ class StoreWriter:
                 self._lock.release()
 
     def _flush(self) -> None:
+        """On failure everything stays as it was: the trees are safe in the journal, and the next flush tries again."""
         if self._journal is None:
             return
-        self._journal.close()
-        write_parts(self.layout, self._next_number, self._header, self._rows)
-        self._journal.path.unlink()
-        sync_folder(self.layout.journals)
+        try:
+            if self._rows:
+                write_parts(self.layout, self._next_number, self._header, self._rows)
+        except OSError as error:
+            raise StoreError(
+                f"{self.layout.folder}: no part can be written: {error.strerror}; "
+                f"its trees are safe in {self._journal.path.name}, which the next writer finishes"
+            ) from error
+        journal = self._journal
         self._next_number += 1
         self._journal, self._rows, self._num_nodes = None, [], 0
+        journal.close()
+        journal.path.unlink()
+        sync_folder(self.layout.journals)
 
     def _check_open(self) -> None:
         if self._closed:
@@ -180,12 +189,8 @@ def recover(layout: Layout) -> None:
         temporary.unlink()
     for number, path in layout.journal_files():
         content = read_journal(path)
-        header = content.header
-        if (
-            header is not None
-            and content.trees
-            and not layout.part(Kind.TREES, header.round, number).path.exists()
-        ):
-            write_parts(layout, number, header, list(content.trees))
+        if content.header is not None and content.trees:
+            # Even if there are parts of this number: the journal holds their trees, and maybe more.
+            write_parts(layout, number, content.header, list(content.trees))
         path.unlink()
     sync_folder(layout.journals)
