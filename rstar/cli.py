@@ -61,9 +61,10 @@ def run(application: typer.Typer) -> None:
     except RstarError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(WRONG)
-    except KeyboardInterrupt:
-        print("stopped; what is finished is kept, and the same command goes on from there", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+    except SystemExit as ended:  # which is also how a command ends that was interrupted
+        if ended.code == INTERRUPTED:
+            print("stopped; what is finished is kept, and the same command goes on from there", file=sys.stderr)
+        raise
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)
