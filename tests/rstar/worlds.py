@@ -200,16 +200,23 @@ def search_one(
 
 
 def chain_trees(
-    count: int, config: SearchConfig, *, seed: int = 0, max_trees_in_flight: int = 64, reverse: bool = False
+    count: int,
+    config: SearchConfig,
+    *,
+    max_trees_in_flight: int = 64,
+    reverse: bool = False,
+    share: int = 0,
+    shares: int = 1,
 ) -> dict[str, Tree]:
-    """Search `count` problems of a chain world with the given settings; trees by name."""
+    """Search every `shares`-th of `count` problems of a chain world, as one of several workers would; trees by name."""
     world = ChainWorld(num_operations=2, slip=0.3, crash=0.15, nonsense=0.05)
-    problems = world.problems(count)
     value = ScriptedValue(coarse_value) if config.guidance is Guidance.PPM else None
     tasks = [
-        SearchTask(tree=new_tree(p.question, problem_id=p.id, seed=seed), judge=TextJudge(p.answer))
-        for p in (reversed(problems) if reverse else problems)
+        SearchTask(tree=new_tree(problem.question, problem_id=problem.id), judge=TextJudge(problem.answer))
+        for problem in world.problems(count)[share::shares]
     ]
+    if reverse:
+        tasks.reverse()
     parts = engines(world.policy(), value=value)
     results = asyncio.run(collect(tasks, parts, config, max_trees_in_flight=max_trees_in_flight))
     return {result.tree.name: result.tree for result in results}
