@@ -5,11 +5,15 @@ Every function raises OSError with the kernel's errno. Numbers are those of x86_
 
 from __future__ import annotations
 
+import builtins
 import ctypes
 import os
 import platform
 import signal
 import sys
+
+# Forking happens beside step code: a step that spoils `builtins` must not spoil it (see `runner`).
+globals()["__builtins__"] = dict(vars(builtins))
 
 IS_LINUX = sys.platform == "linux"
 IS_FULL_PATH = IS_LINUX and platform.machine() == "x86_64"

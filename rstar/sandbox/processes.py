@@ -57,7 +57,7 @@ class Process:
     """
 
     __slots__ = (
-        "cpu_at_start", "fork_credit", "group", "job", "node", "parent", "pending_forks", "pid", "pinned",
+        "cpu_at_start", "fork_credit", "group", "hung_up", "job", "node", "parent", "pending_forks", "pid", "pinned",
         "socket", "started", "waited_at_start",
     )  # fmt: skip
 
@@ -75,10 +75,13 @@ class Process:
         self.pending_forks = 0
         self.fork_credit = 0
         """Forks that the gate will let pass."""
+        self.hung_up = False
+        """It closed its socket and went on."""
         self.pinned = False
         """Its state cannot be replayed faithfully: evict it last."""
         self.started = 0.0
         self.cpu_at_start = 0.0
+        """CPU seconds used before this step: by itself, or, while it starts, by its parent."""
         self.waited_at_start = 0.0
 
     def fork(self, code: bytes) -> Process:
@@ -99,6 +102,7 @@ class Process:
         self.signal(signal.SIGCONT)
         child = Process(ours)
         child.parent = self
+        child.cpu_at_start = self.cpu_s()
         child.started = time.monotonic()
         return child
 
@@ -165,6 +169,15 @@ class Process:
             return 0
         faults, resident = int(fields[7]), int(fields[21])
         return max(faults * PAGE, resident * PAGE - template)
+
+    def is_exiting(self) -> bool:
+        """Whether it ends by itself or has ended."""
+        try:
+            with open(f"/proc/{self.pid}/stat", "rb") as file:
+                fields = file.read().rpartition(b")")[2].split()
+        except OSError:
+            return True
+        return fields[0] in (b"Z", b"X") or bool(int(fields[6]) & 0x4)  # PF_EXITING
 
     def resident_bytes(self) -> int:
         """Bytes of memory it has in use, shared ones included."""

@@ -38,6 +38,8 @@ MAX_ATTEMPTS = 3
 MAX_GROUPS = 4096
 """Groups remembered; beyond it, the oldest without live states are forgotten (and replayed without a comparison)."""
 
+_MEDDLED = b"the step meddled with the sandbox's own socket"
+
 
 class Connection:
     """One stream to the pool (one per event loop that uses it)."""
@@ -444,7 +446,7 @@ class Server:
         child.job = job
         job.process = child
         self.active.add(child)
-        self.next_check = min(self.next_check, child.started + FORK_DEADLINE_S)
+        self.next_check = min(self.next_check, child.started + self.settings["cpu_s"])
         self._watch(child.socket, lambda: self._on_process(child))
 
     def _go_on_in_place(self, job: Job, process: Process, code: str) -> None:
@@ -497,6 +499,7 @@ class Server:
         parent = process.parent
         assert parent is not None
         process.parent = None
+        process.cpu_at_start = 0.0
         self.by_pid[process.pid] = process
         process.started = time.monotonic()
         self._schedule_check(process)
@@ -511,7 +514,7 @@ class Server:
         job = process.job
         self._kill(process)
         if job is not None:
-            self._finish(job, wire.ERROR, error=b"the step wrote to the sandbox's own socket")
+            self._finish(job, wire.ERROR, error=_MEDDLED)
 
     def _on_done(self, process: Process, data: bytes) -> None:
         job = process.job
@@ -646,7 +649,9 @@ class Server:
         if not self.has_kernel_parts:
             self._on_exit(process, None)
             return
-        process.signal(signal.SIGKILL)  # in case it has only closed its socket; _on_exit follows
+        if not process.is_exiting():
+            process.hung_up = True
+            process.signal(signal.SIGKILL)
         if process.socket.fileno() in self.handlers:
             self.handlers.pop(process.socket.fileno())
             self.poll.unregister(process.socket.fileno())
@@ -682,7 +687,10 @@ class Server:
             self._kill(process)
             return
         self.active.discard(process)
-        verdict, error = _cause_of_death(status)
+        if process.hung_up:
+            verdict, error = wire.ERROR, _MEDDLED
+        else:
+            verdict, error = _cause_of_death(status)
         started = process.started
         to_replay = bool(job.to_replay)
         process.job = job.process = None
@@ -715,7 +723,8 @@ class Server:
         for process in list(self.active):
             elapsed = now - process.started
             if process.parent is not None:
-                left = FORK_DEADLINE_S - elapsed
+                used = process.parent.cpu_s() - process.cpu_at_start
+                left = min(FORK_DEADLINE_S - elapsed, self.settings["cpu_s"] - used)
                 if left <= 0:
                     self._give_up_fork(process)
                     continue
@@ -741,7 +750,7 @@ class Server:
         child.parent = None
         self._kill(child)
         if parent in self.zygotes:
-            raise RuntimeError("a zygote does not answer")
+            raise RuntimeError("a zygote does not fork")
         self._kill(parent)
         self._sweep_strangers()
         self._stop_building(job)

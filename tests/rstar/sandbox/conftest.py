@@ -11,7 +11,7 @@ import pytest
 from rstar.protocols import ExecutionResult, RunRequest
 from rstar.sandbox import SandboxConfig, SandboxPool
 
-LIMITS = SandboxConfig(cpu_s=0.7, wall_s=2.1, memory_mb=256, max_output_chars=2000, hard_output_chars=200_000)
+LIMITS = SandboxConfig(cpu_s=0.4, wall_s=1.2, memory_mb=256, max_output_chars=2000, hard_output_chars=200_000)
 
 Program = Callable[..., ExecutionResult]
 _names = (f"test-{number}" for number in itertools.count())
