@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import configparser
 import fnmatch
+import functools
 import importlib.metadata
 import os
 import re
@@ -111,9 +112,10 @@ def imported(tree: ast.Module, *, module: str, is_package: bool) -> Iterator[tup
     yield from walk(tree, True)
 
 
-def imports_of(module: str, path: Path) -> set[tuple[str, bool]]:
+@functools.cache
+def imports_of(module: str, path: Path) -> frozenset[tuple[str, bool]]:
     tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
-    return set(imported(tree, module=module, is_package=path.name == "__init__.py"))
+    return frozenset(imported(tree, module=module, is_package=path.name == "__init__.py"))
 
 
 def make(*arguments: str) -> str:
