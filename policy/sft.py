@@ -211,6 +211,7 @@ def _arguments(folder: Path, config: SFTConfig, seed: int) -> TrainingArguments:
         warmup_steps=config.warmup_ratio,
         weight_decay=config.weight_decay,
         max_grad_norm=config.max_grad_norm,
+        use_cpu=not torch.accelerator.is_available(),
         bf16=config.precision is Precision.BFLOAT16,
         gradient_checkpointing=config.gradient_checkpointing,
         gradient_checkpointing_kwargs={"use_reentrant": False} if config.gradient_checkpointing else None,
