@@ -234,8 +234,10 @@ def read_groups(
     """Row groups of an open part."""
     import pyarrow as pa
 
+    # Handing a few rows to a thread pool takes longer than decoding them.
+    use_threads = file.metadata.num_rows > 2_000
     try:
-        return file.read_row_groups(list(groups), columns=columns)
+        return file.read_row_groups(list(groups), columns=columns, use_threads=use_threads)
     except (pa.ArrowException, OSError) as error:
         raise StoreError(f"{part.path} is damaged: {first_line(error)}") from None
 

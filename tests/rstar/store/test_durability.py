@@ -346,3 +346,20 @@ def test_a_reopened_tree_counts_once_in_its_last_state(tmp_path: Path) -> None:
     assert store.table("trees").num_rows == 3
     assert sorted(tree.num_rollouts for tree in store.trees()) == [2, 2, 8]
     assert store.validate() == []
+
+
+def test_nothing_is_acknowledged_or_shown_before_the_disk_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store.create(tmp_path)
+    writer = store.writer(round=1)
+    with killed_at(10**6, monkeypatch) as calls:
+        writer.append(tree_number(0))
+        assert calls == ["write", "fsync", "fsync", "write", "fsync"], "header, its folder, tree"
+        calls.clear()
+        writer.append(tree_number(1))
+        assert calls == ["write", "fsync"]
+        calls.clear()
+        writer.close()
+    one_part = ["write_table", "fsync", "rename", "fsync", "fsync", "fsync"]
+    assert calls == [*one_part * 3, "unlink", "fsync"], "the journal goes after the last part is durable"
