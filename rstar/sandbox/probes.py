@@ -102,7 +102,7 @@ def judge(layers: Mapping[str, str], findings: Mapping[str, bool | str]) -> Isol
                 "pid",
                 "process namespace",
                 "step code can see process ids; a killed server's steps end by the kernel's death signal only",
-                bool(findings["sees_parent"]),
+                bool(findings["sees_parent"]) and not layers.get("clone"),
             ),
             layer("network", "network namespace", "the filter alone keeps step code from the network"),
             layer(

@@ -57,7 +57,7 @@ class Process:
     """
 
     __slots__ = (
-        "cpu_at_start", "fork_credit", "group", "hung_up", "job", "node", "parent", "pending_forks", "pid", "pinned",
+        "cpu_at_start", "dispatched", "fork_credit", "group", "hung_up", "job", "node", "parent", "pending_forks", "pid", "pinned",
         "socket", "started", "waited_at_start",
     )  # fmt: skip
 
@@ -79,7 +79,8 @@ class Process:
         """It closed its socket and went on."""
         self.pinned = False
         """Its state cannot be replayed faithfully: evict it last."""
-        self.started = 0.0
+        self.dispatched = self.started = 0.0
+        """When its step was ordered, and when its interpreter took it up (a fork later); the limit counts from then."""
         self.cpu_at_start = 0.0
         """CPU seconds used before this step: by itself, or, while it starts, by its parent."""
         self.waited_at_start = 0.0
@@ -103,7 +104,7 @@ class Process:
         child = Process(ours)
         child.parent = self
         child.cpu_at_start = self.cpu_s()
-        child.started = time.monotonic()
+        child.dispatched = child.started = time.monotonic()
         return child
 
     def run_in_place(self, code: bytes) -> None:
@@ -114,7 +115,7 @@ class Process:
 
     def start_clocks(self) -> None:
         """A step begins now."""
-        self.started = time.monotonic()
+        self.dispatched = self.started = time.monotonic()
         self.cpu_at_start = self.cpu_s()
         self.waited_at_start = self.waited_s()
 

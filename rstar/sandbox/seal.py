@@ -9,8 +9,10 @@ from __future__ import annotations
 import os
 import resource
 import socket
+import stat
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from rstar.sandbox import jail, kernel, landlock, seccomp
 
@@ -54,7 +56,8 @@ def seal(*, readable: Collection[str], memory_mb: int, uid: int, without: Collec
     attempt("uts", _enter_uts_namespace)
     attempt("mount", lambda: _enter_jail(readable))
     if is_root:
-        attempt("uid", lambda: _become(uid))
+        has_jail = done.layers["mount"] == ""
+        attempt("uid", lambda: _become(uid, () if has_jail else readable))
     else:
         attempt("uid", kernel.drop_capabilities)
     attempt("rlimits", lambda: _limit(memory_mb))
@@ -91,7 +94,12 @@ def _enter_jail(readable: Collection[str]) -> None:
     jail.enter(readable)
 
 
-def _become(uid: int) -> None:
+def _become(uid: int, needed: Collection[str]) -> None:
+    for path in needed:
+        folders = [folder for folder in (Path(path), *Path(path).parents) if folder.is_dir()]
+        if not all(folder.stat().st_mode & stat.S_IXOTH for folder in folders):
+            kernel.drop_capabilities()
+            raise OSError("Python or a library lies in a folder that only root may enter")
     os.setgroups([])
     os.setresgid(uid, uid, uid)
     os.setresuid(uid, uid, uid)

@@ -507,6 +507,8 @@ class Server:
         self._rest(parent)
 
     def _rest(self, process: Process) -> None:
+        if not self.has_kernel_parts:
+            return  # it may still hold the child's socket, whose end is all that tells of the child's death here
         if not process.pending_forks and process.job is None and process not in self.zygotes:
             process.signal(signal.SIGSTOP)
 
@@ -537,7 +539,7 @@ class Server:
         job = process.job
         assert job is not None
         cpu_s = max(0.0, process.cpu_s() - process.cpu_at_start)
-        wall_s = time.monotonic() - process.started
+        wall_s = time.monotonic() - process.dispatched
         self.active.discard(process)
         process.job = job.process = None
         if job.to_replay:
@@ -646,15 +648,14 @@ class Server:
             assert job is not None
             self._retry(job, "its process could not be forked")
             return
+        self.handlers.pop(process.socket.fileno())
+        self.poll.unregister(process.socket.fileno())
         if not self.has_kernel_parts:
+            process.signal(signal.SIGKILL)
             self._on_exit(process, None)
-            return
-        if not process.is_exiting():
+        elif not process.is_exiting():
             process.hung_up = True
             process.signal(signal.SIGKILL)
-        if process.socket.fileno() in self.handlers:
-            self.handlers.pop(process.socket.fileno())
-            self.poll.unregister(process.socket.fileno())
 
     def _on_child_ended(self, woken: socket.socket) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -691,14 +692,14 @@ class Server:
             verdict, error = wire.ERROR, _MEDDLED
         else:
             verdict, error = _cause_of_death(status)
-        started = process.started
+        dispatched = process.dispatched
         to_replay = bool(job.to_replay)
         process.job = job.process = None
         self._unwatch(process.socket)
         if to_replay:
             self._on_replayed(job, process, verdict, b"", error, 0)
         else:
-            self._finish(job, verdict, error=error, wall_s=time.monotonic() - started)
+            self._finish(job, verdict, error=error, wall_s=time.monotonic() - dispatched)
 
     def _sweep_strangers(self) -> None:
         """Kill children of this process that nobody accounts for: a fork that was let pass and hid."""

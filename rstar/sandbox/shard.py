@@ -77,8 +77,8 @@ class Shard:
             if lost_generation is not None and self.generation != lost_generation:
                 return
             self._end(kill=True)
-            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             settings = json.dumps(self._settings())
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             with theirs:
                 self._process = subprocess.Popen(
                     command("server", _package_root(), settings, str(theirs.fileno())),

@@ -26,7 +26,7 @@ from rstar.sandbox.seal import seal
 
 STANDARD_MODULES = (
     "abc", "array", "bisect", "builtins", "calendar", "cmath", "collections", "collections.abc", "contextlib", "copy",
-    "dataclasses", "datetime", "decimal", "enum", "fractions", "functools", "heapq", "io", "itertools", "json", "math",
+    "dataclasses", "datetime", "decimal", "enum", "fractions", "functools", "heapq", "io", "itertools", "json", "math", "mmap",
     "numbers", "operator", "os", "pprint", "queue", "random", "re", "statistics", "string", "sys", "textwrap", "time",
     "traceback", "types", "typing", "unicodedata", "warnings",
 )  # fmt: skip
