@@ -41,7 +41,7 @@ class Level(StrEnum):
     EASY = "easy"
     """One block: 2 or 3 code steps."""
     MEDIUM = "medium"
-    """Two blocks: 3 or 4 code steps."""
+    """Two or three blocks: 3 or 4 code steps."""
     OLYMPIAD = "olympiad"
     """Three blocks or more, of at least three families: 5 to 8 code steps."""
 
@@ -58,7 +58,7 @@ EVAL_SHARE = 0.2
 DISTRACTOR_SHARE = 0.15
 """Share of problems that hold one sentence which does not matter."""
 
-_BLOCKS = {Level.EASY: (1, 1), Level.MEDIUM: (2, 2), Level.OLYMPIAD: (3, 6)}
+_BLOCKS = {Level.EASY: (1, 1), Level.MEDIUM: (2, 3), Level.OLYMPIAD: (3, 6)}
 _CODE_STEPS = {Level.EASY: (2, 3), Level.MEDIUM: (3, 4), Level.OLYMPIAD: (5, 8)}
 _DISTRACTORS = (
     "the shop opens at {k}.",

@@ -24,7 +24,7 @@ from rounds.curriculum import (
     generate_exercises,
     split_of,
 )
-from rounds.curriculum.demonstrations import HARD_IDEAS, NOISE, Noise, demonstrate, demonstrations, run
+from rounds.curriculum.lessons import HARD_IDEAS, NOISE, Noise, lessons, teach, run
 from rstar.problems import normalised_question
 from rstar.steps import Solution, StepKind, codes, parse_solution, render_solution
 
@@ -172,7 +172,7 @@ def _exercises(level: Level, count: int) -> list[Exercise]:
 
 def test_demonstration_without_noise_is_the_reference_solution() -> None:
     for exercise in _exercises(Level.MEDIUM, 50):
-        shown = demonstrate(exercise, NO_NOISE, Random(0))
+        shown = teach(exercise, NO_NOISE, Random(0))
         assert shown is not None
         assert list(shown.solution.steps) == exercise.demonstration()
         assert shown.solution.output == f"{exercise.problem.answer}\n"
@@ -180,7 +180,7 @@ def test_demonstration_without_noise_is_the_reference_solution() -> None:
 
 def _share_right(level: Level, noise: Noise) -> float:
     drawn = _exercises(level, 1500)
-    shown = [demonstrate(exercise, noise, Random(place)) for place, exercise in enumerate(drawn)]
+    shown = [teach(exercise, noise, Random(place)) for place, exercise in enumerate(drawn)]
     right = [
         one is not None and one.solution.output == f"{exercise.problem.answer}\n"
         for exercise, one in zip(drawn, shown, strict=True)
@@ -202,12 +202,12 @@ def test_the_teacher_is_right_on_most_easy_problems_and_fewer_medium_ones() -> N
 
 
 def test_no_demonstration_reaches_olympiad_length() -> None:
-    for shown in itertools.islice(demonstrations(0), 3000):
+    for shown in itertools.islice(lessons(0), 3000):
         assert len(codes(shown.solution.steps)) <= 4
 
 
 def test_demonstrations_hold_the_output_their_program_really_has_and_never_a_held_out_question() -> None:
-    for shown in itertools.islice(demonstrations(1), 500):
+    for shown in itertools.islice(lessons(1), 500):
         assert run(codes(shown.solution.steps)) == shown.solution.output
         assert shown.solution.steps[-1].answer == (shown.solution.output or "").strip()
         assert split_of(shown.question) is Split.TRAIN

@@ -1,4 +1,4 @@
-"""Demonstrations for the base model: easy-leaning and wrong on purpose, with stated probabilities.
+"""Lessons for the base model: easy-leaning and wrong on purpose, with stated probabilities.
 
 The base model must be imperfect in ways that search and verification can repair, so its teacher errs like a
 beginner: it holds misconceptions about some ideas, slips on numbers, stops early, and shows nothing of olympiad
@@ -46,7 +46,7 @@ assert {idea.name for idea in IDEAS} >= HARD_IDEAS
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Noise:
-    """Probabilities of a teacher's errors. The first three are per step, the others per demonstration."""
+    """Probabilities of a teacher's errors. The first three are per step, the others per lesson."""
 
     hard_misconception: float
     """A step of a hard idea is done wrong in the usual way."""
@@ -55,44 +55,42 @@ class Noise:
     slip: float
     """A number in the code is replaced by another one."""
     stop: float
-    """The demonstration prints an intermediate result (of those with two steps or more)."""
+    """The lesson prints an intermediate result (of those with two steps or more)."""
     swap: float
     """Two steps change places (kept only if the program still runs)."""
 
 
 NOISE: Mapping[Level, Noise] = {
-    Level.EASY: Noise(hard_misconception=0.6, misconception=0.06, slip=0.04, stop=0.1, swap=0.02),
-    Level.MEDIUM: Noise(hard_misconception=0.6, misconception=0.06, slip=0.06, stop=0.25, swap=0.02),
+    Level.EASY: Noise(hard_misconception=0.6, misconception=0.06, slip=0.04, stop=0.05, swap=0.02),
+    Level.MEDIUM: Noise(hard_misconception=0.6, misconception=0.06, slip=0.05, stop=0.1, swap=0.02),
 }
-"""There are no olympiad demonstrations."""
-MEDIUM_SHARE = 0.35
-"""Share of medium demonstrations; the others are easy."""
+"""There are no olympiad lessons."""
+MEDIUM_SHARE = 0.4
+"""Share of medium lessons; the others are easy."""
 
 
 @dataclass(frozen=True, slots=True)
-class Demonstration:
+class Lesson:
     """What the teacher wrote: a question and a solution with the output that its program really has."""
 
     question: str
     solution: Solution
 
 
-def demonstrations(
+def lessons(
     seed: int, *, noise: Mapping[Level, Noise] = NOISE, medium_share: float = MEDIUM_SHARE
-) -> Iterator[Demonstration]:
-    """An endless stream of demonstrations of training-split exercises. Programs that raise are left out."""
-    random = seeds.rng(seed, "demonstrations")
-    streams = {
-        level: exercises(Split.TRAIN, level, seeds.derive(seed, "demonstrations", level)) for level in noise
-    }
+) -> Iterator[Lesson]:
+    """An endless stream of lessons on training-split exercises. Programs that raise are left out."""
+    random = seeds.rng(seed, "lessons")
+    streams = {level: exercises(Split.TRAIN, level, seeds.derive(seed, "lessons", level)) for level in noise}
     while True:
         level = Level.MEDIUM if random.random() < medium_share else Level.EASY
-        demonstration = demonstrate(next(streams[level]), noise[level], random)
-        if demonstration is not None:
-            yield demonstration
+        lesson = teach(next(streams[level]), noise[level], random)
+        if lesson is not None:
+            yield lesson
 
 
-def demonstrate(exercise: Exercise, noise: Noise, random: Random) -> Demonstration | None:
+def teach(exercise: Exercise, noise: Noise, random: Random) -> Lesson | None:
     """The exercise solved by the noisy teacher, or None if the resulting program raises or prints nothing."""
     steps: list[CodeStep] = []
     for idea, block in zip(exercise.ideas, exercise.blocks, strict=True):
@@ -111,7 +109,7 @@ def demonstrate(exercise: Exercise, noise: Noise, random: Random) -> Demonstrati
     if output is None:
         return None
     answer = output.strip()
-    return Demonstration(exercise.problem.question, Solution(tuple(solution_steps(steps, answer)), output))
+    return Lesson(exercise.problem.question, Solution(tuple(solution_steps(steps, answer)), output))
 
 
 def run(programs: Sequence[str]) -> str | None:
