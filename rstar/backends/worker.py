@@ -1,0 +1,141 @@
+"""An engine at work: requests come in through a queue, replies go out, in a thread of this process or a process of its own.
+
+`main` is one replica: settings and then requests arrive as pickled frames on stdin from the parent that
+started it, replies leave on stdout. The replica ends when stdin closes or its parent is gone, however the parent died.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import queue
+import signal
+import struct
+import sys
+import threading
+import time
+from collections.abc import Callable
+from copy import copy
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from rstar.backends.loading import EngineSettings, load_engine
+from rstar.backends.stats import EngineStats
+from rstar.errors import ConfigError
+from rstar.protocols import Candidate, ProposeRequest
+
+if TYPE_CHECKING:
+    from rstar.backends.engine import Engine
+
+Inbox = queue.SimpleQueue[tuple[int, ProposeRequest] | None]
+"""Requests with their job ids; None ends the work."""
+
+
+@dataclass(slots=True)
+class Reply:
+    """What a replica says: the first time that it is ready (or why not), then what is done or failed."""
+
+    finished: list[tuple[int, list[Candidate]]] = field(default_factory=list)
+    failed: list[int] = field(default_factory=list)
+    error: str = ""
+    config_error: bool = False
+    stats: EngineStats = field(default_factory=EngineStats)
+
+
+def work(settings: EngineSettings, inbox: Inbox, reply: Callable[[Reply], None]) -> None:
+    """Load an engine, say so, and serve the inbox until it holds None."""
+    try:
+        engine = load_engine(settings)
+    except ConfigError as error:
+        reply(Reply(error=str(error), config_error=True))
+        return
+    except Exception as error:
+        reply(Reply(error=f"the model did not load: {_one_line(error)}"))
+        return
+    reply(Reply())
+    _serve(engine, inbox, reply)
+
+
+def _serve(engine: Engine, inbox: Inbox, reply: Callable[[Reply], None]) -> None:
+    running: set[int] = set()
+    while True:
+        try:
+            item = inbox.get(block=not engine.has_work)
+            if item is None:
+                return
+            engine.submit(*item)
+            running.add(item[0])
+            continue
+        except queue.Empty:
+            pass
+        try:
+            finished = engine.step()
+        except (
+            Exception
+        ) as error:  # the model failed (out of memory, say): these requests fail, the replica lives
+            engine.reset()
+            reply(Reply(failed=sorted(running), error=_one_line(error), stats=copy(engine.stats)))
+            running.clear()
+            continue
+        if finished:
+            running.difference_update(job_id for job_id, _ in finished)
+            reply(Reply(finished=finished, stats=copy(engine.stats)))
+
+
+def write_frame(stream: BinaryIO, message: object) -> None:
+    """Send one message: its pickled length in 8 bytes, then the pickle."""
+    data = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
+    stream.write(struct.pack("<Q", len(data)) + data)
+    stream.flush()
+
+
+def read_frame(stream: BinaryIO) -> Any:
+    """The next message. Raises EOFError at the end of the stream, also in the middle of a message."""
+    header = stream.read(8)
+    if len(header) < 8:
+        raise EOFError
+    (length,) = struct.unpack("<Q", header)
+    data = stream.read(length)
+    if len(data) < length:
+        raise EOFError
+    return pickle.loads(data)
+
+
+def main() -> None:
+    """One replica over stdin and stdout."""
+    parent = os.getppid()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to end
+    replies = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # whatever a library prints must not get among the frames
+    requests = sys.stdin.buffer
+    settings: EngineSettings = read_frame(requests)
+    inbox: Inbox = queue.SimpleQueue()
+
+    def listen() -> None:
+        try:
+            while True:
+                inbox.put(read_frame(requests))
+        except (EOFError, OSError):
+            os._exit(0)
+
+    def watch_parent() -> None:
+        # A process forked from the parent may hold our stdin open, so the end of stdin is not enough.
+        while os.getppid() == parent:
+            time.sleep(1.0)
+        os._exit(0)
+
+    threading.Thread(target=watch_parent, daemon=True).start()
+    threading.Thread(target=listen, daemon=True).start()
+    if settings.device == "cpu":
+        import torch
+
+        torch.set_num_threads(1)
+    with contextlib.suppress(BrokenPipeError):
+        work(settings, inbox, lambda reply: write_frame(replies, reply))
+    os._exit(0)  # the listener still waits on stdin, which an ordinary exit would trip over
+
+
+def _one_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else ''}"
