@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from rstar.steps import CODE, STEP_STOPS, StepKind, after_step
 
@@ -107,7 +108,7 @@ class Prefix:
 
     @property
     def token_ids(self) -> tuple[int, ...]:
-        return tuple(token for segment in self.segments for token in segment.token_ids)
+        return tuple(chain.from_iterable(segment.token_ids for segment in self.segments))
 
     def __len__(self) -> int:
         """Number of tokens."""
