@@ -36,6 +36,7 @@ from transformers import (
     TrainingArguments,
 )
 from transformers.integrations.integration_utils import TensorBoardCallback
+from transformers.utils import logging as transformers_logging
 
 from policy.config import Precision, SFTConfig
 from policy.losses import policy_token_loss
@@ -97,7 +98,7 @@ def train(
     if done is not None:
         _refuse_another_training(done, identity, out)
         return _result(out, done, resumed_from_step=done["num_steps"], train_s=0.0)
-    with _threads(config.num_threads):
+    with _threads(config.num_threads), _progress_bars_on_terminals_only():
         return _train(examples, base, out, config, seed, identity)
 
 
@@ -311,3 +312,16 @@ def _threads(num_threads: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+@contextlib.contextmanager
+def _progress_bars_on_terminals_only() -> Iterator[None]:
+    """Loading and saving a model draw bars of their own, whatever the Trainer is told."""
+    if sys.stderr.isatty() or not transformers_logging.is_progress_bar_enabled():
+        yield
+        return
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.enable_progress_bar()

@@ -299,6 +299,14 @@ def test_the_base_models_weights_are_saved_in_its_own_number_format(base: Path, 
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "out").dtype == torch.bfloat16
 
 
+def test_nothing_is_drawn_or_printed_where_there_is_no_terminal(
+    base: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    config = dataclasses.replace(CONFIG, epochs=1)
+    train(EXAMPLES, base=base, out=tmp_path, config=config, seed=5)
+    assert capfd.readouterr() == ("", "")
+
+
 def test_no_examples_is_one_clear_line(base: Path, tmp_path: Path) -> None:
     with pytest.raises(
         StageError, match=r"^there are no examples to train on: no verified trajectory was kept$"
