@@ -2,7 +2,7 @@
 
 Reading is the LaTeX grammar of math-verify (latex2sympy2_extended) on the whole text: no extraction from prose, and
 case counts. Comparing is ours where the leniencies of `math_verify.verify` would accept what differs (9 % = 9,
-values below 1e-6 = 0, e = E, abc = cab, unsolvable equations): by value at fixed points to 100 digits. `verify` judges
+e = E, abc = ABC, a tuple = a set, equations without solution): by value at fixed points to 100 digits. `verify` judges
 what has no value: sets and matrices inside expressions.
 """
 
