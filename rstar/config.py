@@ -11,7 +11,8 @@ import difflib
 import math
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
-from typing import Any, TypeVar, cast
+from types import UnionType
+from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from rstar.errors import ConfigError
 from rstar.protocols import SamplingConfig
@@ -195,15 +196,11 @@ def _read_infinities(value: Any) -> Any:
 
 def _known_keys(kind: Any, values: object, path: str) -> None:
     """Complain about the first key that `kind` has no field for; go down into nested dataclasses."""
-    import typing
-
-    if not dataclasses.is_dataclass(kind):
-        return
     if not isinstance(values, Mapping):
         raise ConfigError(
             f"{path or 'the top level'} is {values!r}; it must be a section of key: value lines"
         )
-    types = typing.get_type_hints(kind)
+    types = get_type_hints(kind)
     names = [f.name for f in dataclasses.fields(kind)]
     for key, value in values.items():
         full = f"{path}.{key}" if path else str(key)
@@ -212,11 +209,11 @@ def _known_keys(kind: Any, values: object, path: str) -> None:
             hint = f"did you mean {' or '.join(close)}?" if close else f"known keys: {', '.join(names)}"
             raise ConfigError(f"unknown key {full}; {hint}")
         inner = types[key]
-        nested = [inner, *typing.get_args(inner)]
+        nested = [inner, *get_args(inner)]
         if isinstance(value, bool) and bool not in nested and (int in nested or float in nested):
             raise ConfigError(f"{full} is {value}; it must be a number")
         if dataclasses.is_dataclass(inner) and not isinstance(value, cast(type, inner)):
             _known_keys(inner, value, full)
-        elif isinstance(value, Mapping):
+        elif isinstance(value, Mapping) and get_origin(inner) in (Union, UnionType):
             for section in (kind for kind in nested if dataclasses.is_dataclass(kind)):
                 _known_keys(section, value, full)

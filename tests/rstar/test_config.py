@@ -118,6 +118,7 @@ class Outer:
     names: tuple[str, ...] = ()
     weights: dict[str, float] = dataclasses.field(default_factory=dict)
     flag: bool = False
+    named: dict[str, Inner] = dataclasses.field(default_factory=dict)
 
 
 @pytest.mark.parametrize(
@@ -137,7 +138,11 @@ def test_a_wrong_setting_in_a_section_is_named_with_its_section(values: Any, mes
 
 def test_sections_lists_mappings_and_infinities_round_trip() -> None:
     outer = Outer(
-        inner=Inner(size=3), names=("a", "b"), weights={"x": math.inf, "y": -math.inf, "z": 1.0}, flag=True
+        inner=Inner(size=3),
+        named={"x": Inner(size=4)},
+        names=("a", "b"),
+        weights={"x": math.inf, "y": -math.inf, "z": 1.0},
+        flag=True,
     )
     assert build(Outer, json.loads(json.dumps(to_plain(outer), allow_nan=False))) == outer
     assert build(Outer, {"inner": None}) == Outer()

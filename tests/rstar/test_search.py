@@ -321,7 +321,10 @@ def test_closing_the_iterator_cancels_everything_and_leaves_no_task_and_no_state
         async for result in results:
             assert result.fault == ""
             break
+        clock = asyncio.get_running_loop().time
+        closing_at = clock()
         await cast(AsyncGenerator[SearchResult, None], results).aclose()
+        assert clock() == closing_at, "what was in flight is cancelled, not waited for"
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
     run_on_virtual_clock(first_only())
