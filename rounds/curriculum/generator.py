@@ -55,11 +55,17 @@ class Split(StrEnum):
 
 EVAL_SHARE = 0.2
 """Share of all questions that the hash puts into the evaluation split."""
-DISTRACTOR_SHARE = 0.15
-"""Share of problems that hold one sentence which does not matter."""
+NUM_DISTRACTORS = {Level.EASY: (12, 4, 3, 2, 2, 1), Level.MEDIUM: (12, 4, 3, 2, 2, 1), Level.OLYMPIAD: (5, 1)}
+"""Weights of 0, 1, 2, ... sentences that do not matter. Short chains have more of them, so that a long question alone
+is no sign of a long solution."""
 
 _BLOCKS = {Level.EASY: (1, 1), Level.MEDIUM: (2, 3), Level.OLYMPIAD: (3, 6)}
-_CODE_STEPS = {Level.EASY: (2, 3), Level.MEDIUM: (3, 4), Level.OLYMPIAD: (5, 8)}
+_CODE_STEPS = {
+    Level.EASY: {2: 4, 3: 1},
+    Level.MEDIUM: {3: 1, 4: 1},
+    Level.OLYMPIAD: {5: 5, 6: 3, 7: 2, 8: 1},
+}
+"""Weights of the numbers of code steps."""
 _DISTRACTORS = (
     "the shop opens at {k}.",
     "it is {k} degrees outside.",
@@ -69,6 +75,14 @@ _DISTRACTORS = (
     "this is not hard.",
     "page {k} has a hint.",
     "the room has {k} chairs.",
+    "it has been {k} days since the last rain.",
+    "the music is too loud.",
+    "the teacher reads line {k} out loud.",
+    "there is a cat on the roof.",
+    "the old clock is {k} minutes late.",
+    "nobody knows why.",
+    "a film about this lasts {k} minutes.",
+    "the answer fits on one line.",
 )
 
 
@@ -157,18 +171,21 @@ def curriculum(
 
 def _draw(random: Random, level: Level) -> Exercise:
     """One exercise of the level; tries until the drawn ideas fit together."""
+    weights = _CODE_STEPS[level]
+    num_code_steps = random.choices(list(weights), weights=list(weights.values()))[0]
     while True:
-        blocks = _chain(random, random.randint(*_BLOCKS[level]))
-        if blocks is None:
+        drawn = _chain(random, random.randint(*_BLOCKS[level]))
+        if drawn is None:
             continue
-        ideas, chain = blocks
-        steps = tuple(step for block in chain for step in block.steps)
-        low, high = _CODE_STEPS[level]
-        families = {drawn.family for drawn in ideas}
-        if not low <= len(steps) + 1 <= high or (level is Level.OLYMPIAD and len(families) < 3):
+        ideas, chain = drawn
+        families = {idea.family for idea in ideas}
+        if sum(len(block.steps) for block in chain) + 1 != num_code_steps:
+            continue
+        if level is Level.OLYMPIAD and len(families) < 3:
             continue
         texts = [block.text for block in chain]
-        if random.random() < DISTRACTOR_SHARE:
+        weights_of_counts = NUM_DISTRACTORS[level]
+        for _ in range(random.choices(range(len(weights_of_counts)), weights=weights_of_counts)[0]):
             distractor = random.choice(_DISTRACTORS).format(k=random.randint(2, 40))
             texts.insert(random.randrange(len(texts)), distractor)
         problem = Problem(

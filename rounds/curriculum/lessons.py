@@ -25,19 +25,15 @@ HARD_IDEAS = frozenset(
         "gives_part",
         "closing_distance",
         "discount",
-        "growth",
         "age_later",
         "think_of_a_number",
         "split_in_ratio",
         "heads_and_legs",
         "nth_term",
-        "sum_to",
         "number_of_divisors",
-        "choose_team",
         "handshakes",
         "triangle_area",
         "missing_value",
-        "part_left",
     }
 )
 """Ideas about which the teacher mostly holds the misconception."""
