@@ -8,7 +8,6 @@ from __future__ import annotations
 import builtins
 import ctypes
 import os
-import platform
 import signal
 import sys
 
@@ -16,7 +15,7 @@ import sys
 globals()["__builtins__"] = dict(vars(builtins))
 
 IS_LINUX = sys.platform == "linux"
-IS_FULL_PATH = IS_LINUX and platform.machine() == "x86_64"
+IS_FULL_PATH = IS_LINUX and os.uname().machine == "x86_64"
 """Whether the whole recipe exists here: system call numbers and filter are written for x86_64 Linux."""
 
 CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC = 0x00020000, 0x04000000, 0x08000000

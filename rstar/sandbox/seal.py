@@ -12,7 +12,6 @@ import socket
 import stat
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from rstar.sandbox import jail, kernel, landlock, seccomp
 
@@ -96,13 +95,20 @@ def _enter_jail(readable: Collection[str]) -> None:
 
 def _become(uid: int, needed: Collection[str]) -> None:
     for path in needed:
-        folders = [folder for folder in (Path(path), *Path(path).parents) if folder.is_dir()]
-        if not all(folder.stat().st_mode & stat.S_IXOTH for folder in folders):
+        if not _others_may_enter(path):
             kernel.drop_capabilities()
             raise OSError("Python or a library lies in a folder that only root may enter")
     os.setgroups([])
     os.setresgid(uid, uid, uid)
     os.setresuid(uid, uid, uid)
+
+
+def _others_may_enter(path: str) -> bool:
+    while path not in ("", "/"):
+        if os.path.isdir(path) and not os.stat(path).st_mode & stat.S_IXOTH:
+            return False
+        path = os.path.dirname(path)
+    return True
 
 
 def _limit(memory_mb: int) -> None:

@@ -7,9 +7,9 @@ imported the configured libraries; a fork of the light one costs half as much.
 
 from __future__ import annotations
 
+import _blake2
 import array
 import gc
-import hashlib
 import importlib
 import json
 import os
@@ -25,10 +25,10 @@ from rstar.sandbox.runner import CONTROL_FD, Runner
 from rstar.sandbox.seal import seal
 
 STANDARD_MODULES = (
-    "abc", "array", "bisect", "builtins", "calendar", "cmath", "collections", "collections.abc", "contextlib", "copy",
+    "abc", "array", "bisect", "builtins", "cmath", "collections", "collections.abc", "contextlib", "copy",
     "dataclasses", "datetime", "decimal", "enum", "fractions", "functools", "heapq", "io", "itertools", "json", "math", "mmap",
-    "numbers", "operator", "os", "pprint", "queue", "random", "re", "statistics", "string", "sys", "textwrap", "time",
-    "traceback", "types", "typing", "unicodedata", "warnings",
+    "numbers", "operator", "os", "random", "re", "statistics", "string", "sys", "textwrap", "time",
+    "traceback", "types", "typing", "warnings",
 )  # fmt: skip
 """Imported before the first step. The rest of the standard library is imported by the step that wants it."""
 
@@ -156,7 +156,7 @@ def _fix_chance() -> None:
         nonlocal drawn
         blocks = []
         for _ in range(-(-size // 64)):
-            blocks.append(hashlib.blake2b(drawn.to_bytes(8, "little")).digest())
+            blocks.append(_blake2.blake2b(drawn.to_bytes(8, "little")).digest())
             drawn += 1
         return b"".join(blocks)[:size]
 
