@@ -19,6 +19,7 @@ h1 { font-size: 30px; line-height: 1.2; margin: 0 0 8px; }
 h2 { font-size: 21px; margin: 48px 0 8px; padding-top: 16px; border-top: 1px solid var(--line); }
 h3 { font-size: 16px; margin: 28px 0 4px; }
 p { margin: 8px 0 12px; }
+code { font: 0.9em ui-monospace, SFMono-Regular, Menlo, monospace; background: var(--tint); padding: 1px 4px; border-radius: 4px; }
 .note { color: var(--soft); font-size: 14px; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; margin: 12px 0 20px; font-size: 14.5px; font-variant-numeric: tabular-nums; }
@@ -30,7 +31,7 @@ figure { margin: 16px 0 20px; } figure svg { max-width: 100%; height: auto; }
 figcaption { color: var(--soft); font-size: 14px; }
 pre { background: var(--tint); border: 1px solid var(--line); border-radius: 6px; padding: 12px 14px; overflow-x: auto; font: 13px/1.45 ui-monospace, SFMono-Regular, Menlo, monospace; }
 .cards { display: flex; flex-wrap: wrap; gap: 12px; margin: 20px 0; }
-.card { flex: 1 1 180px; border: 1px solid var(--line); border-radius: 8px; padding: 12px 16px; background: var(--tint); }
+.card { flex: 1 1 150px; border: 1px solid var(--line); border-radius: 8px; padding: 12px 16px; background: var(--tint); }
 .card b { display: block; font-size: 24px; color: var(--accent); } .card span { color: var(--soft); font-size: 14px; }
 """
 
@@ -136,7 +137,7 @@ def _cell(text: str) -> str:
 def to_html(page: Page) -> str:
     """The page as one HTML document: no scripts, no links, no other files."""
     body = "\n".join(_html(block) for block in page.blocks)
-    title, subtitle = html.escape(page.title), html.escape(page.subtitle)
+    title, subtitle = html.escape(page.title), _inline(page.subtitle)
     return (
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -145,12 +146,20 @@ def to_html(page: Page) -> str:
     )
 
 
+def _inline(text: str) -> str:
+    """Escaped, with `code` between backticks set as code."""
+    parts = html.escape(text).split("`")
+    if len(parts) % 2 == 0:
+        return html.escape(text)
+    return "".join(f"<code>{part}</code>" if i % 2 else part for i, part in enumerate(parts))
+
+
 def _html(block: Block) -> str:
     match block:
         case Heading(text, level):
             return f"<h{level}>{html.escape(text)}</h{level}>"
         case Paragraph(text, note):
-            return f"<p{' class=note' if note else ''}>{html.escape(text)}</p>"
+            return f"<p{' class=note' if note else ''}>{_inline(text)}</p>"
         case Cards(cards):
             inner = "".join(
                 f'<div class="card"><b>{html.escape(f)}</b><span>{html.escape(w)}</span></div>'

@@ -63,7 +63,9 @@ def run(application: typer.Typer) -> None:
         sys.exit(WRONG)
     except SystemExit as ended:  # which is also how a command ends that was interrupted
         if ended.code == INTERRUPTED:
-            print("stopped; what is finished is kept, and the same command goes on from there", file=sys.stderr)
+            print(
+                "stopped; what is finished is kept, and the same command goes on from there", file=sys.stderr
+            )
         raise
     except BrokenPipeError:
         sys.stderr.close()
@@ -278,7 +280,8 @@ def _print_records(rows: list[dict[str, Any]], *, as_json: bool) -> None:
         return
     table = Table(box=None, header_style="dim")
     for name, value in rows[0].items() if rows else ():
-        table.add_column(name.replace("_", " "), justify="left" if isinstance(value, str) else "right")
+        justify: Any = "left" if isinstance(value, str) else "right"
+        table.add_column(name.replace("_", " "), justify=justify, overflow="fold")
     for row in rows:
         table.add_row(*(_cell(value) for value in row.values()))
     Console().print(table if rows else "the store is empty")

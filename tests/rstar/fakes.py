@@ -28,9 +28,7 @@ class InProcessSandbox:
                 exec(request.code, state)
         except Exception as error:
             message = f"{type(error).__name__}: {error}"
-            return ExecutionResult(
-                verdict=ExecutionVerdict.ERROR, stdout=stdout.getvalue(), error=message
-            )
+            return ExecutionResult(verdict=ExecutionVerdict.ERROR, stdout=stdout.getvalue(), error=message)
         return ExecutionResult(verdict=ExecutionVerdict.OK, stdout=stdout.getvalue())
 
     def release(self, group: str) -> None:

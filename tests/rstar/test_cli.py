@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from rounds.cli import app
-from rstar.cli import INTERRUPTED, WRONG, run
+from rounds.cli import main
+from rstar.cli import INTERRUPTED, WRONG
 from rstar.problems import Problem, write_problems
 from rstar.store import Store
 from rstar.tree import Tree
@@ -26,7 +26,7 @@ def rstar(capsys: Capture, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> 
     capsys.readouterr()
     code = 0
     try:
-        run(app)
+        main()
     except SystemExit as ended:
         code = int(ended.code or 0)
     streams = capsys.readouterr()
