@@ -17,6 +17,7 @@ import contextlib
 import functools
 import hashlib
 import json
+import math
 import os
 import shutil
 import sys
@@ -98,6 +99,8 @@ def train(
     if done is not None:
         _refuse_another_training(done, identity, out)
         return _result(out, done, resumed_from_step=done["num_steps"], train_s=0.0)
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # DeepSpeed, where installed, warns unless it is told
     with _threads(config.num_threads), _progress_bars_on_terminals_only():
         return _train(examples, base, out, config, seed, identity)
 
@@ -110,7 +113,7 @@ def _train(
     seed: int,
     identity: dict[str, Any],
 ) -> TrainingResult:
-    args = _arguments(out / CHECKPOINTS, config, seed)
+    args = _arguments(out / CHECKPOINTS, config, seed, num_examples=len(examples))
     begun = _read_json(out / RUN)
     if begun is not None:
         _refuse_another_training(begun, identity, out)
@@ -193,7 +196,7 @@ def folder_hash(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def _arguments(folder: Path, config: SFTConfig, seed: int) -> TrainingArguments:
+def _arguments(folder: Path, config: SFTConfig, seed: int, *, num_examples: int) -> TrainingArguments:
     num_processes = int(os.environ.get("WORLD_SIZE", "1"))
     accumulation, rest = divmod(config.global_batch_size, config.micro_batch_size * num_processes)
     if rest:
@@ -202,6 +205,7 @@ def _arguments(folder: Path, config: SFTConfig, seed: int) -> TrainingArguments:
             f"global_batch_size is {config.global_batch_size}; with {num_processes} processes of micro_batch_size "
             f"{config.micro_batch_size} it must be a multiple of {per_pass}"
         )
+    num_steps = config.epochs * math.ceil(num_examples / config.global_batch_size)
     args = TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=config.epochs,
@@ -216,7 +220,7 @@ def _arguments(folder: Path, config: SFTConfig, seed: int) -> TrainingArguments:
         bf16=config.precision is Precision.BFLOAT16,
         gradient_checkpointing=config.gradient_checkpointing,
         gradient_checkpointing_kwargs={"use_reentrant": False} if config.gradient_checkpointing else None,
-        logging_steps=config.logging_steps,
+        logging_steps=min(config.logging_steps, num_steps),  # so that at least one loss is logged
         logging_nan_inf_filter=False,  # a diverged loss is shown, not smoothed over
         save_steps=config.save_steps,
         save_total_limit=2,

@@ -337,3 +337,11 @@ def test_a_batch_that_the_processes_cannot_share_is_one_clear_line(
     monkeypatch.setenv("WORLD_SIZE", "3")
     with pytest.raises(ConfigError, match=r"^global_batch_size is 8; with 3 processes .* multiple of 12$"):
         train(EXAMPLES, base=base, out=tmp_path, config=CONFIG, seed=0)
+
+
+def test_a_training_shorter_than_its_logging_interval_still_tells_its_loss(
+    base: Path, tmp_path: Path
+) -> None:
+    config = dataclasses.replace(CONFIG, logging_steps=1000)
+    result = train(EXAMPLES, base=base, out=tmp_path / "out", config=config, seed=0)
+    assert result.final_loss > 0
