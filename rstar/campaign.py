@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rstar.engines import EngineConfig, open_engines
+from rstar.errors import ConfigError
 from rstar.evaluation import SearchCounts
 from rstar.grading import ReferenceJudge
 from rstar.progress import SearchProgress
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     from rstar.problems import Problem
     from rstar.sandbox import SandboxConfig
     from rstar.store import Store
+
+
+SILENT_TREES = 16
+"""After so many trees without one executed step a search stops: the model does not write the step format [ours]."""
 
 
 async def search_into_store(
@@ -45,7 +50,8 @@ async def search_into_store(
     searched again, so a run that was killed ends in the trees of one that was not.
 
     Returns what is wrong with each tree that was parked; those are not stored. Raises ConfigError for a model or a
-    setting that cannot be used, StoreError if another process is writing to the store.
+    setting that cannot be used, and for a model of which no step is ever executed; StoreError if another process is
+    writing to the store.
     """
     by_id = {problem.id: problem for problem in problems}
     with store.writer(round=round_index, settings=search) as writer:
@@ -78,8 +84,19 @@ async def search_into_store(
                     if result.fault:
                         faults.append(f"{result.tree.name}: {result.fault}")
                         continue
+                    if not counts.executions and progress.done >= min(
+                        SILENT_TREES, len(left) - progress.parked
+                    ):
+                        raise ConfigError(
+                            f"{progress.done} trees without one executed step: the model in {model} does not write steps in prompt "
+                            f"format {prompt_format!r}; a first completion reads {_first_completion(result.tree)!r}"
+                        )
                     await asyncio.to_thread(
                         writer.append, result.tree,
                         level=problem.level, source=problem.source, seconds=result.seconds,
                     )  # fmt: skip
         return faults
+
+
+def _first_completion(tree: Tree) -> str:
+    return tree.nodes[1].text[:60] if len(tree.nodes) > 1 else ""

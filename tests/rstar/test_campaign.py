@@ -8,12 +8,24 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
+from rstar import campaign
+from rstar.backends.scripted import ChainWorld, ScriptedPolicy
+from rstar.config import SearchConfig
+from rstar.engines import EngineConfig
+from rstar.errors import ConfigError
+from rstar.evaluation import Engines
+from rstar.grading import GraderConfig
+from rstar.problems import Problem
+from rstar.sandbox import SandboxConfig
 from rstar.store import Outcome, Store
 from rstar.tree import Tree, check_invariants
+from tests.rstar.fakes import InProcessSandbox, TextJudge
 
 _SEARCH = """
 import asyncio, sys
@@ -104,13 +116,6 @@ def test_a_search_killed_at_random_points_ends_in_the_same_trees(
 
 
 def test_a_search_that_is_done_starts_no_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from rstar import campaign
-    from rstar.config import SearchConfig
-    from rstar.engines import EngineConfig
-    from rstar.grading import GraderConfig
-    from rstar.problems import Problem
-    from rstar.sandbox import SandboxConfig
-
     monkeypatch.setattr(campaign, "open_engines", lambda *_: pytest.fail("an engine was started"))
     store = Store.create(tmp_path / "store")
     with store.writer(round=1) as writer:
@@ -124,3 +129,26 @@ def test_a_search_that_is_done_starts_no_engine(tmp_path: Path, monkeypatch: pyt
     )  # fmt: skip
     assert faults == []
     assert [record.outcome for record in store.records()] == [Outcome.UNSOLVED]
+
+
+def test_fault_18_a_search_whose_model_never_writes_a_step_stops_with_a_clear_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = ChainWorld()
+
+    @asynccontextmanager
+    async def engines(*_: object) -> AsyncIterator[tuple[Engines, TextJudge]]:
+        policy = ScriptedPolicy(lambda prefix, chance: "The answer is 4, I think.")
+        yield Engines(policy=policy, sandbox=InProcessSandbox()), TextJudge("4")
+
+    monkeypatch.setattr(campaign, "open_engines", engines)
+    with pytest.raises(
+        ConfigError, match=r"16 trees without one executed step: .* 'The answer is 4, I think\.'"
+    ):
+        asyncio.run(
+            campaign.search_into_store(
+                world.problems(40), model=tmp_path, store=Store.create(tmp_path / "store"), round_index=1, label="x",
+                search=SearchConfig(num_rollouts=2), sandbox=SandboxConfig(), grading=GraderConfig(),
+                engine=EngineConfig(), prompt_format="bare", seed=0,
+            )
+        )  # fmt: skip

@@ -116,7 +116,7 @@ def statement_of(sql: str, start: str) -> str:
     return next(s for s in sql.split(";") if s.strip().startswith(start))
 
 
-def test_bytes_grow_linearly_over_rollouts(tmp_path: Path) -> None:
+def test_fault_13_bytes_grow_linearly_over_rollouts(tmp_path: Path) -> None:
     """A tree is written once, when its search ends: twice the rollouts are about twice the bytes, never four times."""
     sizes, nodes = [], []
     for num_rollouts in (16, 32, 64):
