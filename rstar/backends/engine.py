@@ -93,6 +93,13 @@ class _Draws:
     rows: list[int] = field(default_factory=list)
     uniforms: list[float] = field(default_factory=list)
 
+    def add(self, slot: _Slot, lane: _Lane, row: int) -> None:
+        """Sample the lane's next token from the logits of this row."""
+        self.slots.append(slot)
+        self.lanes.append(lane)
+        self.rows.append(row)
+        self.uniforms.append(lane.uniforms[len(lane.token_ids)])
+
 
 class Engine:
     """Decodes many requests at once. `submit`, then `step` until `has_work` is false."""
@@ -313,7 +320,7 @@ class Engine:
         self, pool: _Pool, ids: list[int], positions: list[int], draws: _Draws, completed: list[_Slot]
     ) -> PoolRows:
         """Append this pool's rows of the step, and note whom to sample for and whose prefix is now complete."""
-        first = len(ids)
+        first, num_columns = len(ids), pool.kv.num_columns
         lanes: list[tuple[int, int]] = []
         columns: list[int] = []
         shown: list[int] = []
@@ -330,18 +337,19 @@ class Engine:
                 if end == len(prefix_ids):
                     completed.append(slot)
                     for lane in slot.lanes:
-                        self._want(draws, slot, lane, len(ids) - 1)
+                        draws.add(slot, lane, len(ids) - 1)
                 continue
+            first_mask, num_prefix, column = slot.index * MAX_LANES, len(prefix_ids), slot.num_columns
             for lane in slot.lanes:
-                draws_row, column = len(ids), slot.num_columns
+                draws.add(slot, lane, len(ids))
                 ids.append(lane.token_ids[-1])
-                positions.append(len(prefix_ids) + len(lane.columns))
-                columns.append(column)
+                positions.append(num_prefix + len(lane.columns))
                 lanes.append((slot.index, lane.lane))
-                shown.append((slot.index * MAX_LANES + lane.lane) * pool.kv.num_columns + column)
+                shown.append((first_mask + lane.lane) * num_columns + column)
                 lane.columns.append(column)
-                slot.num_columns += 1
-                self._want(draws, slot, lane, draws_row)
+                column += 1
+            columns += range(slot.num_columns, column)
+            slot.num_columns = column
         device, num_kv_heads = self._shape.device, self._shape.num_kv_heads
         pool.kv.mask_SLT.view(-1).index_fill_(0, torch.tensor(shown, dtype=torch.int64, device=device), 0)
         num_lanes = 1 + max(lane for _, lane in lanes)
@@ -350,15 +358,9 @@ class Engine:
             device=device,
         )
         heads = torch.arange(num_kv_heads, device=device)
-        flat_RK = (packed[1][:, None] * num_kv_heads + heads) * pool.kv.num_columns + packed[2][:, None]
-        num_columns = round_columns(max(slot.num_columns for slot in pool.slots), pool.kv.num_columns)
-        return PoolRows(pool.kv, slice(first, len(ids)), num_lanes, num_columns, packed[0], flat_RK.flatten())
-
-    def _want(self, draws: _Draws, slot: _Slot, lane: _Lane, row: int) -> None:
-        draws.slots.append(slot)
-        draws.lanes.append(lane)
-        draws.rows.append(row)
-        draws.uniforms.append(lane.uniforms[len(lane.token_ids)])
+        flat_RK = (packed[1][:, None] * num_kv_heads + heads) * num_columns + packed[2][:, None]
+        used = round_columns(max(slot.num_columns for slot in pool.slots), num_columns)
+        return PoolRows(pool.kv, slice(first, len(ids)), num_lanes, used, packed[0], flat_RK.flatten())
 
     def _prefix_is_fed(self, slot: _Slot) -> None:
         """All candidates now see the whole prefix, and so will the requests that share it."""

@@ -31,5 +31,8 @@ class EngineStats:
         """Share of the prefix tokens that came from the prefix cache; 0 before the first."""
         return self.cached_tokens / self.prefill_tokens if self.prefill_tokens else 0.0
 
+    def __sub__(self, earlier: EngineStats) -> EngineStats:
+        return EngineStats(*(getattr(self, f.name) - getattr(earlier, f.name) for f in fields(self)))
+
     def __add__(self, other: EngineStats) -> EngineStats:
         return EngineStats(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
