@@ -95,6 +95,7 @@ def main(arguments: list[str]) -> Never:
     gc.collect()
     if kernel_parts and "huge_pages" not in settings["without"]:
         collapsed = kernel.collapse_heap()
+        kernel.merge_library_data()
     sealed = seal(
         readable=settings["readable"],
         memory_mb=settings["memory_mb"],
