@@ -113,9 +113,12 @@ COLUMNS: Mapping[Kind, tuple[Column, ...]] = {
     Kind.PAIRS: (
         Column("problem_id", "string", "the problem"),
         Column("tree_index", "int32", "the tree; null for a pair that is from none", nullable=True),
-        Column("prefix_node", "int32", "node both steps follow; null for a pair of whole trajectories", nullable=True),
+        Column("kind", "string", "step (two steps after one prefix) or final (two whole trajectories after the prompt)"),
+        Column("prefix_node", "int32", "node both continuations follow; the root for a final pair", nullable=True),
         Column("chosen_node", "int32", "node of the better step, or the better answer", nullable=True),
         Column("rejected_node", "int32", "node of the worse step, or the worse answer", nullable=True),
+        Column("chosen_depth", "int32", "depth of the chosen node", nullable=True),
+        Column("rejected_depth", "int32", "depth of the rejected node", nullable=True),
         Column("prefix", "string", "text that both steps follow, prompt included", Encoding.LENGTHS_FIRST),
         Column("chosen", "string", "the better continuation", Encoding.LENGTHS_FIRST),
         Column("rejected", "string", "the worse continuation", Encoding.LENGTHS_FIRST),

@@ -92,7 +92,7 @@ def test_sft_rows_come_back_and_missing_nullable_columns_are_null(tmp_path: Path
 
 def test_pairs_are_written_by_the_same_writer(tmp_path: Path) -> None:
     row: dict[str, Any] = {
-        "problem_id": "p", "prefix": "q", "chosen": "a", "rejected": "b", "prefix_token_ids": [1], "chosen_token_ids": [2],
+        "problem_id": "p", "kind": "step", "prefix": "q", "chosen": "a", "rejected": "b", "prefix_token_ids": [1], "chosen_token_ids": [2],
         "rejected_token_ids": [3], "chosen_q": 1.0, "rejected_q": -1.0, "chosen_node": 3,
     }  # fmt: skip
     store = Store.create(tmp_path)
