@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from policy.config import SFTConfig
 from policy.statistics import wilson_interval
 from rounds.curriculum import Family, Level
-from rounds.curriculum.lessons import HARD_IDEAS, MEDIUM_SHARE, NOISE
+from rounds.curriculum.lessons import HARD_IDEAS, NOISE, SHARES, SHOWN_STEPS
 
 if TYPE_CHECKING:
     from policy.sft import TrainingResult
@@ -41,19 +41,20 @@ def write_card(
 ) -> None:
     """Write the card of the model in `folder`, with its accuracy by level, length and family."""
     config = json.loads((folder / "config.json").read_text())
+    shares = ", ".join(f"{share:.0%} {level}" for level, share in SHARES.items())
     (folder / CARD).write_text(
         f"""# The embedded base model
 
 A stock Qwen2 model, trained from scratch by `make base` on lessons of `rounds/curriculum`. It is imperfect on purpose:
-its teacher holds misconceptions, slips and stops early, and shows nothing of olympiad length. The rounds have to earn
-the rest by search, verification and training.
+its teacher holds misconceptions, slips and stops early, and of an olympiad problem shows only the first {SHOWN_STEPS} steps,
+never an end. The rounds have to earn the rest by search, verification and training.
 
 | | |
 |---|---|
 | architecture | `Qwen2ForCausalLM`, {config["num_hidden_layers"]} layers, hidden size {config["hidden_size"]}, {config["num_attention_heads"]} heads of 64, {config["num_key_value_heads"]} of keys and values, untied embeddings |
 | vocabulary | {config["vocab_size"]} byte-level BPE tokens, one per digit and per tag |
 | context | {config["max_position_embeddings"]} tokens |
-| lessons | {result.num_examples:,} ({1 - MEDIUM_SHARE:.0%} easy, {MEDIUM_SHARE:.0%} medium), each seen {training.epochs} time(s): {result.num_tokens:,} tokens, the loss on the policy's {result.num_policy_tokens:,} |
+| lessons | {result.num_examples:,} ({shares}), each seen {training.epochs} time(s): {result.num_tokens:,} tokens, the loss on the policy's {result.num_policy_tokens:,} |
 | training | {result.num_steps:,} steps of {training.global_batch_size}, AdamW, learning rate {training.learning_rate:g} {training.schedule} with {training.warmup_ratio:.0%} warm-up, weight decay {training.weight_decay:g}, {training.precision} |
 | seed | {seed} |
 | final loss | {result.final_loss:.4f} nats per token |

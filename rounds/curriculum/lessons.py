@@ -1,8 +1,8 @@
 """Lessons for the base model: easy-leaning and wrong on purpose, with stated probabilities.
 
 The base model must be imperfect in ways that search and verification can repair, so its teacher errs like a
-beginner: it holds misconceptions about some ideas, slips on numbers, stops early, and shows nothing of olympiad
-length. Every round after that trains on verified solutions only, never on these.
+beginner: it holds misconceptions about some ideas, slips on numbers, stops early, and breaks off where a solution gets
+long. Every round after that trains on verified solutions only, never on these.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ HARD_IDEAS = frozenset(
         "gives_part",
         "closing_distance",
         "discount",
+        "growth",
         "age_later",
         "think_of_a_number",
         "split_in_ratio",
@@ -34,6 +35,7 @@ HARD_IDEAS = frozenset(
         "handshakes",
         "triangle_area",
         "missing_value",
+        "part_left",
     }
 )
 """Ideas about which the teacher mostly holds the misconception."""
@@ -60,42 +62,45 @@ NOISE: Mapping[Level, Noise] = {
     Level.EASY: Noise(hard_misconception=0.6, misconception=0.06, slip=0.04, stop=0.05, swap=0.02),
     Level.MEDIUM: Noise(hard_misconception=0.6, misconception=0.06, slip=0.05, stop=0.1, swap=0.02),
 }
-"""There are no olympiad lessons."""
-MEDIUM_SHARE = 0.4
-"""Share of medium lessons; the others are easy."""
+"""Olympiad problems have the noise of medium ones, as far as the teacher gets."""
+SHARES: Mapping[Level, float] = {Level.EASY: 0.55, Level.MEDIUM: 0.38, Level.OLYMPIAD: 0.07}
+"""How many lessons are about which level."""
+SHOWN_STEPS = 4
+"""Of an olympiad problem a lesson shows so many first steps and breaks off: how to begin, never how to end. So no lesson
+has an olympiad's length, and yet a policy has seen that a longer question goes on."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
-    """What the teacher wrote: a question and a solution with the output that its program really has."""
+    """What the teacher wrote: a question and a solution with the output that its program really has, or the first
+    steps of one, without output."""
 
     question: str
     solution: Solution
 
 
-def lessons(
-    seed: int, *, noise: Mapping[Level, Noise] = NOISE, medium_share: float = MEDIUM_SHARE
-) -> Iterator[Lesson]:
+def lessons(seed: int) -> Iterator[Lesson]:
     """An endless stream of lessons on training-split exercises. Programs that raise are left out."""
     random = seeds.rng(seed, "lessons")
-    streams = {level: exercises(Split.TRAIN, level, seeds.derive(seed, "lessons", level)) for level in noise}
+    streams = {level: exercises(Split.TRAIN, level, seeds.derive(seed, "lessons", level)) for level in Level}
     while True:
-        level = Level.MEDIUM if random.random() < medium_share else Level.EASY
-        lesson = teach(next(streams[level]), noise[level], random)
-        if lesson is not None:
+        level = random.choices(list(SHARES), weights=list(SHARES.values()))[0]
+        exercise = next(streams[level])
+        if level is Level.OLYMPIAD:
+            yield begin(exercise, NOISE[Level.MEDIUM], random)
+        elif (lesson := teach(exercise, NOISE[level], random)) is not None:
             yield lesson
+
+
+def begin(exercise: Exercise, noise: Noise, random: Random) -> Lesson:
+    """The first `SHOWN_STEPS` steps of the noisy teacher's solution, and no more."""
+    steps = solution_steps(_noisy_steps(exercise, noise, random), "")
+    return Lesson(exercise.problem.question, Solution(tuple(steps[:SHOWN_STEPS])))
 
 
 def teach(exercise: Exercise, noise: Noise, random: Random) -> Lesson | None:
     """The exercise solved by the noisy teacher, or None if the resulting program raises or prints nothing."""
-    steps: list[CodeStep] = []
-    for idea, block in zip(exercise.ideas, exercise.blocks, strict=True):
-        rate = noise.hard_misconception if idea.name in HARD_IDEAS else noise.misconception
-        for step in block.steps:
-            code = step.misconception if step.misconception and random.random() < rate else step.code
-            if random.random() < noise.slip:
-                code = _slip(code, random)
-            steps.append(replace(step, code=code))
+    steps = _noisy_steps(exercise, noise, random)
     if len(steps) > 1 and random.random() < noise.stop:
         steps = steps[: random.randrange(1, len(steps))]
     if len(steps) > 1 and random.random() < noise.swap:
@@ -117,6 +122,19 @@ def run(programs: Sequence[str]) -> str | None:
     except (ArithmeticError, NameError, ValueError):
         return None
     return printed.getvalue()
+
+
+def _noisy_steps(exercise: Exercise, noise: Noise, random: Random) -> list[CodeStep]:
+    """Every step of the exercise, some with a misconception or a slip."""
+    steps: list[CodeStep] = []
+    for idea, block in zip(exercise.ideas, exercise.blocks, strict=True):
+        rate = noise.hard_misconception if idea.name in HARD_IDEAS else noise.misconception
+        for step in block.steps:
+            code = step.misconception if step.misconception and random.random() < rate else step.code
+            if random.random() < noise.slip:
+                code = _slip(code, random)
+            steps.append(replace(step, code=code))
+    return steps
 
 
 def _slip(code: str, random: Random) -> str:

@@ -24,7 +24,7 @@ from rounds.curriculum import (
     generate_exercises,
     split_of,
 )
-from rounds.curriculum.lessons import HARD_IDEAS, NOISE, Noise, lessons, teach, run
+from rounds.curriculum.lessons import HARD_IDEAS, NOISE, SHARES, Noise, begin, lessons, run, teach
 from rstar.problems import normalised_question
 from rstar.steps import Solution, StepKind, codes, parse_solution, render_solution
 
@@ -201,13 +201,28 @@ def test_the_teacher_is_right_on_most_easy_problems_and_fewer_medium_ones() -> N
     assert 0.2 < medium < easy
 
 
-def test_no_demonstration_reaches_olympiad_length() -> None:
-    for shown in itertools.islice(lessons(0), 3000):
-        assert len(codes(shown.solution.steps)) <= 4
+def test_no_lesson_reaches_olympiad_length() -> None:
+    for lesson in itertools.islice(lessons(0), 3000):
+        assert len(codes(lesson.solution.steps)) <= 4
 
 
-def test_demonstrations_hold_the_output_their_program_really_has_and_never_a_held_out_question() -> None:
-    for shown in itertools.islice(lessons(1), 500):
-        assert run(codes(shown.solution.steps)) == shown.solution.output
-        assert shown.solution.steps[-1].answer == (shown.solution.output or "").strip()
-        assert split_of(shown.question) is Split.TRAIN
+def test_lessons_show_the_output_their_program_really_has_and_never_a_held_out_question() -> None:
+    for lesson in itertools.islice(lessons(1), 500):
+        assert split_of(lesson.question) is Split.TRAIN
+        if lesson.solution.steps[-1].kind is StepKind.ANSWER:
+            assert run(codes(lesson.solution.steps)) == lesson.solution.output
+            assert lesson.solution.steps[-1].answer == (lesson.solution.output or "").strip()
+
+
+def test_lessons_on_olympiad_problems_break_off_before_the_program_ends() -> None:
+    for place, exercise in enumerate(_exercises(Level.OLYMPIAD, 50)):
+        begun = begin(exercise, NO_NOISE, Random(place)).solution
+        assert list(begun.steps) == exercise.demonstration()[: len(begun.steps)]
+        assert {step.kind for step in begun.steps} == {StepKind.CODE}
+        assert begun.output is None
+
+
+def test_lessons_are_about_the_levels_in_the_stated_shares() -> None:
+    drawn = [lesson.solution for lesson in itertools.islice(lessons(2), 3000)]
+    begun = sum(solution.steps[-1].kind is not StepKind.ANSWER for solution in drawn)
+    assert begun / len(drawn) == pytest.approx(SHARES[Level.OLYMPIAD], abs=0.02)
