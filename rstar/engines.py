@@ -21,7 +21,7 @@ class EngineConfig:
     """How models, sandbox and grader are run. Decides speed and, but for floating-point noise, no result."""
 
     num_replicas: int | None = None
-    """Policy processes; null: one per core on a CPU, the model in this process on a GPU."""
+    """Policy processes; 0: the model in this process; null: one per core on a CPU, 0 on a GPU."""
     dtype: str = "auto"
     """Numbers the model computes in: float32, bfloat16, or auto (the model's own)."""
     max_batch_rows: int = 128
@@ -34,7 +34,7 @@ class EngineConfig:
         for name in ("max_batch_rows", "prefix_cache_mb", "max_trees_in_flight"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         replicas = self.num_replicas
-        require(replicas is None or replicas >= 1, "num_replicas", replicas, "at least 1, or null")
+        require(replicas is None or replicas >= 0, "num_replicas", replicas, "at least 0, or null")
 
 
 @asynccontextmanager
