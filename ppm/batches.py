@@ -1,0 +1,225 @@
+"""From groups of pairs to the tensors of a micro-batch; steps share the tokens of their prefix.
+
+A sequence is a prefix and one continuation; its score is read at its last token. With `Sharing.PREFIX` the sequences of a
+group form one token tree, with `Sharing.TREE` all those of one search tree; trees lie beside each other in rows, and no
+token sees one of another sequence. So scores, loss and gradients are those of every sequence by itself.
+
+Legend: B rows, T tokens of a row, G groups, S sequences, P pairs.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Hashable, Sequence
+from itertools import groupby
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ppm.config import Objective, PPMConfig, Sharing
+from ppm.groups import Continuation, PairGroup, PairKind
+from ppm.token_tree import TokenTree, token_tree
+from rstar.errors import StageError
+from rstar.seeds import rng
+
+PADDING_ID = 0
+"""Any valid id does: nothing but itself attends to padding, and no score is read there."""
+
+MicroBatch = tuple[PairGroup, ...]
+
+
+def sequence(group: PairGroup, continuation: Continuation, max_length: int) -> tuple[int, ...]:
+    """Prefix and continuation, the left of the prefix cut off if they are longer than `max_length` together.
+
+    It depends on these two alone, so that training and scoring see the same. Raises StageError if there is no room for
+    the continuation: what is judged is never cut.
+    """
+    if len(continuation.token_ids) > max_length:
+        raise StageError(
+            f"a pair of problem {group.problem_id} judges {len(continuation.token_ids)} tokens; max_length is "
+            f"{max_length}: raise it or lower max_tokens of the pairs"
+        )
+    return (group.prefix_ids + continuation.token_ids)[-max_length:]
+
+
+def collate(groups: Sequence[PairGroup], *, sharing: Sharing, max_length: int) -> dict[str, Tensor]:
+    """The tensors of a micro-batch.
+
+    For the model: `input_ids`, `position_ids`, `subtree_ends` (B, T) and `read_at` (S,). For the losses: `chosen`,
+    `rejected` (P,), indices into the scores, and `pair_weights` (P,); `q_values`, `correct` and `score_weights` (S,);
+    weights add up to 1 in each group. `labels` (G,) is what the Trainer counts: the loss is a mean over groups.
+    """
+    sequences: list[tuple[int, ...]] = []
+    block_of: list[Hashable] = []
+    fields: dict[str, list[Any]] = {
+        name: [] for name in ("chosen", "rejected", "pair_weights", "q_values", "correct", "score_weights")
+    }
+    for index, group in enumerate(groups):
+        sides = (group.chosen, group.rejected)
+        first_rejected = len(sequences) + len(group.chosen)
+        fields["chosen"] += [len(sequences) + chosen for chosen, _ in group.pairs]
+        fields["rejected"] += [first_rejected + rejected for _, rejected in group.pairs]
+        fields["pair_weights"] += [1 / len(group.pairs)] * len(group.pairs)
+        count = len(group.chosen) + len(group.rejected)
+        fields["score_weights"] += [1 / count] * count
+        for side, is_chosen in zip(sides, (True, False), strict=True):
+            for continuation in side:
+                block_of.append(_block(group, index, len(sequences), sharing))
+                sequences.append(sequence(group, continuation, max_length))
+                fields["q_values"].append(continuation.q_value)
+                fields["correct"].append(is_chosen)
+    tensors = _rows(sequences, block_of, share_rows=sharing is not Sharing.OFF)
+    tensors |= {name: torch.tensor(values) for name, values in fields.items()}
+    tensors["labels"] = torch.zeros(len(groups), dtype=torch.int64)
+    return tensors
+
+
+def num_tokens(groups: Sequence[PairGroup], *, sharing: Sharing, max_length: int) -> int:
+    """Tokens that a model computes for `groups` in one micro-batch, padding aside."""
+    blocks: dict[Hashable, list[tuple[int, ...]]] = {}
+    for index, group in enumerate(groups):
+        for at, continuation in enumerate((*group.chosen, *group.rejected)):
+            key = _block(group, index, at, sharing)
+            blocks.setdefault(key, []).append(sequence(group, continuation, max_length))
+    return sum(len(token_tree(sequences)) for sequences in blocks.values())
+
+
+def _block(group: PairGroup, group_index: int, sequence_index: int, sharing: Sharing) -> Hashable:
+    """Names what shares tokens."""
+    match sharing:
+        case Sharing.OFF:
+            return (group_index, sequence_index)
+        case Sharing.PREFIX:
+            return group_index
+        case Sharing.TREE:
+            return _tree_key(group)
+
+
+def _tree_key(group: PairGroup) -> tuple[str, int]:
+    return (group.problem_id, group.tree_index)
+
+
+def _rows(
+    sequences: Sequence[tuple[int, ...]], block_of: Sequence[Hashable], *, share_rows: bool
+) -> dict[str, Tensor]:
+    """Blocks as token trees, laid into as few rows as the longest-first rule finds."""
+    members: dict[Hashable, list[int]] = {}
+    for index, block in enumerate(block_of):
+        members.setdefault(block, []).append(index)
+    blocks = [(indices, token_tree([sequences[i] for i in indices])) for indices in members.values()]
+    width = max(len(tree) for _, tree in blocks)
+    rows: list[list[tuple[list[int], TokenTree]]] = []
+    room: list[int] = []
+    for indices, tree in sorted(blocks, key=lambda block: -len(block[1])):
+        fits = (row for row in range(len(rows)) if share_rows and room[row] >= len(tree))
+        row = next(fits, len(rows))
+        if row == len(rows):
+            rows.append([])
+            room.append(width)
+        rows[row].append((indices, tree))
+        room[row] -= len(tree)
+    input_ids_BT = torch.full((len(rows), width), PADDING_ID)
+    position_ids_BT = torch.zeros((len(rows), width), dtype=torch.int64)
+    subtree_ends_BT = torch.arange(1, width + 1).repeat(
+        len(rows), 1
+    )  # padding sees itself, and nothing sees it
+    read_at_S = torch.zeros(len(sequences), dtype=torch.int64)
+    for row, trees in enumerate(rows):
+        start = 0
+        for indices, tree in trees:
+            end = start + len(tree)
+            input_ids_BT[row, start:end] = torch.tensor(tree.token_ids)
+            position_ids_BT[row, start:end] = torch.tensor(tree.positions)
+            subtree_ends_BT[row, start:end] = torch.tensor(tree.subtree_ends) + start
+            read_at_S[indices] = torch.tensor(tree.last_tokens) + row * width + start
+            start = end
+    return {
+        "input_ids": input_ids_BT,
+        "position_ids": position_ids_BT,
+        "subtree_ends": subtree_ends_BT,
+        "read_at": read_at_S,
+    }
+
+
+def plan(
+    groups: Sequence[PairGroup], config: PPMConfig, *, seed: int, num_processes: int = 1
+) -> tuple[list[MicroBatch], int]:
+    """The micro-batches of a whole training in order, and how many make one optimiser step (over all processes).
+
+    Each epoch goes through all groups in an order of its own, derived from `seed`. A step takes whole groups (with
+    `Sharing.TREE`: whole trees) until it has `global_batch_size` pairs, and spreads them evenly over micro-batches of
+    about `micro_batch_tokens`; a rest too small for its micro-batches joins the step before. Raises StageError where
+    there are fewer groups than processes.
+    """
+    units = _units(groups, config.sharing)
+    costs = [num_tokens(unit, sharing=config.sharing, max_length=config.max_length) for unit in units]
+    if len(units) < num_processes:
+        raise StageError(
+            f"{len(units)} groups of pairs to train on are too few for {num_processes} processes"
+        )
+    epochs = []
+    for epoch in range(config.epochs):
+        order = list(range(len(units)))
+        rng(seed, "ppm", "epoch", epoch).shuffle(order)
+        epochs.append(_steps(order, [_num_pairs(unit) for unit in units], config.global_batch_size))
+    heaviest = max(sum(costs[unit] for unit in step) for steps in epochs for step in steps)
+    most_units = max(len(step) for steps in epochs for step in steps)
+    per_process = math.ceil(heaviest / (config.micro_batch_tokens * num_processes))
+    per_step = num_processes * max(1, min(per_process, most_units // num_processes))
+    micro_batches: list[MicroBatch] = []
+    for steps in epochs:
+        for step in _joined(steps, per_step):
+            for part in _spread(step, costs, per_step):
+                micro_batches.append(tuple(group for unit in part for group in units[unit]))
+    return micro_batches, per_step
+
+
+def trained_on(groups: Sequence[PairGroup], objective: Objective) -> list[PairGroup]:
+    """The groups that an objective learns from: an outcome model sees whole trajectories only."""
+    return [group for group in groups if objective is not Objective.ORM or group.kind is PairKind.FINAL]
+
+
+def _units(groups: Sequence[PairGroup], sharing: Sharing) -> list[list[PairGroup]]:
+    """What is shuffled: groups, or all groups of a tree together."""
+    if sharing is not Sharing.TREE:
+        return [[group] for group in groups]
+    return [list(unit) for _, unit in groupby(sorted(groups, key=_tree_key), key=_tree_key)]
+
+
+def _num_pairs(unit: Sequence[PairGroup]) -> int:
+    return sum(len(group.pairs) for group in unit)
+
+
+def _steps(order: Sequence[int], num_pairs: Sequence[int], batch_size: int) -> list[list[int]]:
+    steps: list[list[int]] = [[]]
+    pairs = 0
+    for unit in order:
+        if steps[-1] and pairs + num_pairs[unit] > batch_size:
+            steps.append([])
+            pairs = 0
+        steps[-1].append(unit)
+        pairs += num_pairs[unit]
+    return steps
+
+
+def _joined(steps: Sequence[Sequence[int]], per_step: int) -> list[list[int]]:
+    joined: list[list[int]] = []
+    for step in steps:
+        if joined and min(len(step), len(joined[-1])) < per_step:
+            joined[-1] += step
+        else:
+            joined.append(list(step))
+    return joined
+
+
+def _spread(step: Sequence[int], costs: Sequence[int], num_parts: int) -> list[list[int]]:
+    """Parts of about equal cost, none empty: the dearest first, each to the cheapest part so far."""
+    parts: list[list[int]] = [[] for _ in range(num_parts)]
+    heap = [(0, part) for part in range(num_parts)]
+    for unit in sorted(step, key=lambda unit: (-costs[unit], unit)):
+        cost, part = heapq.heappop(heap)
+        parts[part].append(unit)
+        heapq.heappush(heap, (cost + costs[unit], part))
+    return parts

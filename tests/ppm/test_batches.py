@@ -1,0 +1,275 @@
+"""Shared-prefix batches: loss and gradients of the naive pairwise computation, whole steps, a plan that loses nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import random
+from collections import Counter
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from ppm.batches import collate, num_tokens, plan, sequence, trained_on
+from ppm.config import Objective, PPMConfig, ScoreBound, Sharing
+from ppm.groups import Continuation, PairGroup, PairKind
+from ppm.losses import bradley_terry_loss
+from ppm.model import ProcessPreferenceModel, bounded
+from rstar.errors import StageError
+from tests.ppm.models import random_groups, random_ids, tiny_ppm
+
+MODEL_INPUTS = ("input_ids", "position_ids", "subtree_ends", "read_at")
+
+
+def batch_loss(model: ProcessPreferenceModel, groups: list[PairGroup], sharing: Sharing) -> Tensor:
+    """Mean over the groups, from one micro-batch."""
+    batch = collate(groups, sharing=sharing, max_length=64)
+    rewards_S = model(**{name: batch[name] for name in MODEL_INPUTS})
+    weights = batch["pair_weights"].double()
+    return bradley_terry_loss(rewards_S[batch["chosen"]], rewards_S[batch["rejected"]], weights) / len(groups)
+
+
+def naive_loss(model: ProcessPreferenceModel, groups: list[PairGroup]) -> Tensor:
+    """Pair by pair, every sequence by itself through the stock Hugging Face model; the formula of the paper."""
+
+    def reward(prefix_ids: tuple[int, ...], continuation: Continuation) -> Tensor:
+        ids = torch.tensor([prefix_ids + continuation.token_ids])
+        return bounded(model.classifier(ids, use_cache=False).logits[0, 0], model.score_bound)
+
+    total = torch.zeros((), dtype=torch.float64)
+    for group in groups:
+        pairs = list(group.preference_pairs())
+        for pair in pairs:
+            margin = reward(pair.prefix_ids, pair.chosen) - reward(pair.prefix_ids, pair.rejected)
+            total = total - torch.log(torch.sigmoid(margin)) / len(pairs)
+    return total / len(groups)
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("sharing", Sharing)
+def test_loss_and_gradients_equal_the_naive_pairwise_computation(sharing: Sharing, attention: str) -> None:
+    groups = random_groups(9, seed=4)
+    assert {group.kind for group in groups} == set(PairKind)
+    results = []
+    for compute in (lambda m: batch_loss(m, groups, sharing), lambda m: naive_loss(m, groups)):
+        model = tiny_ppm(attention=attention).double()
+        loss = compute(model)
+        loss.backward()
+        results.append((loss.item(), [parameter.grad for parameter in model.parameters()]))
+    (loss_value, grads), (expected_loss, expected_grads) = results
+    assert abs(expected_loss - math.log(2)) > 0.01, "the model prefers something"
+    # Not 1e-15: in any precision the model does rotary embeddings and normalisation in float32.
+    assert abs(loss_value - expected_loss) < 1e-6
+    torch.testing.assert_close(grads, expected_grads, rtol=1e-4, atol=1e-6)
+
+
+@settings(max_examples=25)
+@given(seed=st.integers(0, 9999), count=st.integers(1, 12), sharing=st.sampled_from(Sharing))
+def test_every_sequence_is_read_whole_at_its_own_positions(seed: int, count: int, sharing: Sharing) -> None:
+    groups = random_groups(count, seed=seed)
+    batch = collate(groups, sharing=sharing, max_length=12)
+    expected = [sequence(g, c, 12) for g in groups for c in (*g.chosen, *g.rejected)]
+    width = batch["input_ids"].shape[1]
+    for wanted, read_at in zip(expected, batch["read_at"].tolist(), strict=True):
+        row, column = divmod(read_at, width)
+        ends = batch["subtree_ends"][row].tolist()
+        seen = [j for j in range(column + 1) if column < ends[j]]
+        assert tuple(batch["input_ids"][row, seen].tolist()) == wanted
+        assert batch["position_ids"][row, seen].tolist() == list(range(len(wanted)))
+    weights = dict.fromkeys(range(count), 0.0)
+    group_of_pair = [index for index, group in enumerate(groups) for _ in group.pairs]
+    for index, weight in zip(group_of_pair, batch["pair_weights"].tolist(), strict=True):
+        weights[index] += weight
+    assert list(weights.values()) == pytest.approx([1.0] * count)
+    assert batch["score_weights"].sum().item() == pytest.approx(count)
+    assert len(batch["labels"]) == count
+
+
+@settings(max_examples=25)
+@given(seed=st.integers(0, 9999), count=st.integers(1, 12))
+def test_pairs_point_at_their_continuations(seed: int, count: int) -> None:
+    groups = random_groups(count, seed=seed)
+    batch = collate(groups, sharing=Sharing.TREE, max_length=64)
+    continuations = [c for g in groups for c in (*g.chosen, *g.rejected)]
+    pairs = [pair for group in groups for pair in group.preference_pairs()]
+    for pair, chosen, rejected in zip(
+        pairs, batch["chosen"].tolist(), batch["rejected"].tolist(), strict=True
+    ):
+        assert (continuations[chosen], continuations[rejected]) == (pair.chosen, pair.rejected)
+        assert batch["correct"][[chosen, rejected]].tolist() == [True, False]
+        assert batch["q_values"][chosen].item() == pytest.approx(pair.chosen.q_value, abs=1e-6)
+
+
+@pytest.mark.parametrize("sharing", Sharing)
+def test_what_else_is_in_the_batch_has_no_effect(sharing: Sharing) -> None:
+    model = tiny_ppm()
+    one, *others = random_groups(8, seed=7)
+    scores = []
+    for groups in ([one], [one, *others], [one, *others[:3]]):
+        batch = collate(groups, sharing=sharing, max_length=64)
+        with torch.no_grad():
+            found = model(**{name: batch[name] for name in MODEL_INPUTS})
+        scores.append(found[: len(one.chosen) + len(one.rejected)])
+    torch.testing.assert_close(scores[0], scores[1], rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(scores[0], scores[2], rtol=1e-4, atol=1e-6)
+
+
+# ------------------------------------------------------------------------------------------------- truncation
+
+
+def group_of(prefix: tuple[int, ...], chosen: tuple[int, ...], rejected: tuple[int, ...]) -> PairGroup:
+    sides = [
+        Continuation(node_id=i, text="", token_ids=ids, q_value=1.0 - 2 * i, depth=1)
+        for i, ids in enumerate((chosen, rejected))
+    ]
+    return PairGroup(
+        problem_id="p", tree_index=0, kind=PairKind.STEP, parent=0, prefix_text="", prefix_ids=prefix,
+        chosen=(sides[0],), rejected=(sides[1],), pairs=((0, 0),),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("sharing", Sharing)
+@pytest.mark.parametrize("max_length", [3, 4, 5, 7, 9, 10])
+def test_fault_9_the_left_of_a_long_prefix_goes_and_the_judged_step_stays(
+    sharing: Sharing, max_length: int
+) -> None:
+    group = group_of((10, 11, 12, 13, 14, 15), (20, 21, 22), (30, 31))
+    batch = collate([group], sharing=sharing, max_length=max_length)
+    width = batch["input_ids"].shape[1]
+    for continuation, read_at in zip(
+        (*group.chosen, *group.rejected), batch["read_at"].tolist(), strict=True
+    ):
+        row, column = divmod(read_at, width)
+        ends = batch["subtree_ends"][row].tolist()
+        seen = [j for j in range(column + 1) if column < ends[j]]
+        whole = group.prefix_ids + continuation.token_ids
+        assert tuple(batch["input_ids"][row, seen].tolist()) == whole[-max_length:]
+        assert whole[-max_length:][-len(continuation.token_ids) :] == continuation.token_ids
+
+
+def test_fault_9_a_step_longer_than_the_model_takes_is_refused_not_cut() -> None:
+    with pytest.raises(
+        StageError, match=r"^a pair of problem p judges 3 tokens; max_length is 2: raise it or lower"
+    ):
+        collate([group_of((1,), (2, 3, 4), (5,))], sharing=Sharing.PREFIX, max_length=2)
+
+
+def test_tokens_by_hand() -> None:
+    """Prefix of 6, steps of 3 and 2: 9 + 8 apart, 6 + 3 + 2 together."""
+    group = group_of((10, 11, 12, 13, 14, 15), (20, 21, 22), (30, 31))
+    longer = dataclasses.replace(group, parent=1, prefix_ids=(*group.prefix_ids, 20, 21, 22))
+    counts = [num_tokens([group, longer], sharing=sharing, max_length=64) for sharing in Sharing]
+    assert counts == [9 + 8 + 12 + 11, 11 + 14, 6 + 3 + 2 + 3 + 2]
+
+
+@settings(max_examples=25)
+@given(seed=st.integers(0, 9999), sharing=st.sampled_from(Sharing))
+def test_tokens_are_those_of_the_collated_batch(seed: int, sharing: Sharing) -> None:
+    groups = random_groups(6, seed=seed)
+    batch = collate(groups, sharing=sharing, max_length=12)
+    column = torch.arange(batch["input_ids"].shape[1])
+    is_padding = (
+        (batch["input_ids"] == 0) & (batch["position_ids"] == 0) & (batch["subtree_ends"] == column + 1)
+    )
+    assert num_tokens(groups, sharing=sharing, max_length=12) == int((~is_padding).sum())
+
+
+# ------------------------------------------------------------------------------------------------------- plan
+
+
+@settings(max_examples=50)
+@given(
+    seed=st.integers(0, 9999),
+    count=st.integers(4, 60),
+    batch_size=st.integers(1, 60),
+    micro_batch_tokens=st.integers(10, 3000),
+    epochs=st.integers(1, 3),
+    sharing=st.sampled_from(Sharing),
+    num_processes=st.integers(1, 2),
+)
+def test_every_epoch_trains_on_every_group_once_in_steps_of_equally_many_micro_batches(
+    seed: int,
+    count: int,
+    batch_size: int,
+    micro_batch_tokens: int,
+    epochs: int,
+    sharing: Sharing,
+    num_processes: int,
+) -> None:
+    groups = random_groups(count, seed=seed, num_trees=4)
+    config = PPMConfig(
+        global_batch_size=batch_size, micro_batch_tokens=micro_batch_tokens, epochs=epochs, sharing=sharing
+    )
+    try:
+        micro_batches, per_step = plan(groups, config, seed=seed, num_processes=num_processes)
+    except StageError:
+        assert sharing is Sharing.TREE
+        assert len({group.problem_id for group in groups}) < num_processes
+        return
+    assert all(micro_batches)
+    assert len(micro_batches) % per_step == 0
+    assert per_step % num_processes == 0
+    trained = Counter(group for batch in micro_batches for group in batch)
+    assert trained == Counter(dict.fromkeys(groups, epochs))
+    if sharing is Sharing.TREE:
+        for start in range(0, len(micro_batches), per_step):
+            of_step = [{g.problem_id for g in batch} for batch in micro_batches[start : start + per_step]]
+            assert sum(map(len, of_step)) == len(set().union(*of_step)), "a tree is in one micro-batch"
+    assert plan(groups, config, seed=seed, num_processes=num_processes) == (micro_batches, per_step)
+
+
+def test_a_step_has_global_batch_size_pairs_and_micro_batches_of_about_the_tokens_asked_for() -> None:
+    groups = random_groups(400, seed=0)
+    config = PPMConfig(global_batch_size=100, micro_batch_tokens=500)
+    micro_batches, per_step = plan(groups, config, seed=1)
+    assert per_step > 1
+    largest = max(len(group.pairs) for group in groups)
+    steps = [micro_batches[at : at + per_step] for at in range(0, len(micro_batches), per_step)]
+    for step in steps[:-1]:
+        assert 100 - largest < sum(len(group.pairs) for batch in step for group in batch) <= 100
+    costs = [num_tokens(batch, sharing=config.sharing, max_length=64) for batch in micro_batches]
+    assert max(costs) <= 500 + max(num_tokens([g], sharing=config.sharing, max_length=64) for g in groups)
+    assert plan(groups, config, seed=2)[0] != micro_batches
+
+
+def test_epochs_have_orders_of_their_own() -> None:
+    groups = random_groups(30, seed=0)
+    micro_batches, per_step = plan(groups, PPMConfig(epochs=2, global_batch_size=20), seed=1)
+    half = len(micro_batches) // 2
+    assert per_step == 1
+    assert micro_batches[:half] != micro_batches[half:]
+
+
+def test_fewer_groups_than_processes_is_one_clear_line() -> None:
+    with pytest.raises(StageError, match=r"^1 groups of pairs to train on are too few for 2 processes$"):
+        plan(random_groups(1, seed=0), PPMConfig(), seed=0, num_processes=2)
+
+
+def test_an_outcome_model_learns_from_final_pairs_only() -> None:
+    groups = random_groups(20, seed=0)
+    finals = [group for group in groups if group.kind is PairKind.FINAL]
+    assert 0 < len(finals) < len(groups)
+    assert trained_on(groups, Objective.ORM) == finals
+    assert trained_on(groups, Objective.PQM) == trained_on(groups, Objective.PPM) == groups
+
+
+def test_half_precision_autocast_uses_a_mask_of_its_own_kind() -> None:
+    """Autocast scores agree with float32's as far as bfloat16 can; a mask of the wrong kind would raise."""
+    groups = random_groups(4, seed=3)
+    batch: dict[str, Any] = collate(groups, sharing=Sharing.PREFIX, max_length=64)
+    inputs = {name: batch[name] for name in MODEL_INPUTS}
+    model = tiny_ppm(score_bound=ScoreBound.TANH)
+    with torch.no_grad():
+        exact = model(**inputs)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            half = model(**inputs)
+    assert (half.float() - exact).abs().mean() < 0.1
+    assert not torch.equal(half.float(), exact)
+
+
+def test_random_groups_have_no_padding_among_their_tokens() -> None:
+    assert 0 not in random_ids(random.Random(0), 500, 500)
