@@ -120,7 +120,8 @@ class PPMConfig:
     """Tokens of one sequence at most; of a longer one the left of the prefix goes, never the judged step."""
     held_out_share: float = 0.05
     """Share of the problems whose pairs are not trained on but measured: they choose the best checkpoint. [ours]"""
-    sharing: Sharing = Sharing.PREFIX
+    sharing: Sharing = Sharing.TREE
+    """[ours] On the trees of a first round the fewest tokens by far: see `benchmarks.bench_ppm_batches`."""
     attention: str = "sdpa"
     """Transformers' name of the attention implementation: sdpa, eager, flash_attention_2, ..."""
     precision: Precision = Precision.FLOAT32

@@ -224,7 +224,7 @@ def test_every_epoch_trains_on_every_group_once_in_steps_of_equally_many_micro_b
 
 def test_a_step_has_global_batch_size_pairs_and_micro_batches_of_about_the_tokens_asked_for() -> None:
     groups = random_groups(400, seed=0)
-    config = PPMConfig(global_batch_size=100, micro_batch_tokens=500)
+    config = PPMConfig(global_batch_size=100, micro_batch_tokens=500, sharing=Sharing.PREFIX)
     micro_batches, per_step = plan(groups, config, seed=1)
     assert per_step > 1
     largest = max(len(group.pairs) for group in groups)
@@ -238,7 +238,9 @@ def test_a_step_has_global_batch_size_pairs_and_micro_batches_of_about_the_token
 
 def test_epochs_have_orders_of_their_own() -> None:
     groups = random_groups(30, seed=0)
-    micro_batches, per_step = plan(groups, PPMConfig(epochs=2, global_batch_size=20), seed=1)
+    micro_batches, per_step = plan(
+        groups, PPMConfig(epochs=2, global_batch_size=20, sharing=Sharing.PREFIX), seed=1
+    )
     half = len(micro_batches) // 2
     assert per_step == 1
     assert micro_batches[:half] != micro_batches[half:]

@@ -28,8 +28,12 @@ def test_defaults_are_those_of_the_paper_and_its_code() -> None:
 
 
 def test_enums_are_read_from_their_text() -> None:
-    read = build(PPMConfig, {"objective": "pqm", "score_bound": "none", "sharing": "tree"})
-    assert (read.objective, read.score_bound, read.sharing) == (Objective.PQM, ScoreBound.NONE, Sharing.TREE)
+    read = build(PPMConfig, {"objective": "pqm", "score_bound": "none", "sharing": "prefix"})
+    assert (read.objective, read.score_bound, read.sharing) == (
+        Objective.PQM,
+        ScoreBound.NONE,
+        Sharing.PREFIX,
+    )
 
 
 @pytest.mark.parametrize(
@@ -54,7 +58,7 @@ def test_enums_are_read_from_their_text() -> None:
         (
             PPMConfig,
             {"attention": "flash_attention_2"},
-            "sharing is 'prefix'; it must be off with attention flash_attention_2",
+            "sharing is 'tree'; it must be off with attention flash_attention_2",
         ),
     ],
 )
