@@ -143,7 +143,7 @@ def _classifier(folder: Path, **arguments: Any) -> tuple[Any, list[str]]:
     """A model for sequence classification, and the names of its weights that the folder has none for."""
     if not (folder / "config.json").is_file():
         raise ConfigError(f"model folder {folder} has no config.json; a Hugging Face model folder has one")
-    with _quietly():
+    with quietly():
         try:
             model, info = AutoModelForSequenceClassification.from_pretrained(
                 folder, output_loading_info=True, local_files_only=True, **arguments
@@ -155,7 +155,7 @@ def _classifier(folder: Path, **arguments: Any) -> tuple[Any, list[str]]:
 
 
 @contextlib.contextmanager
-def _quietly() -> Iterator[None]:
+def quietly() -> Iterator[None]:
     """Without the bars and the table of missing weights that loading prints."""
     bars, verbosity = transformers_logging.is_progress_bar_enabled(), transformers_logging.get_verbosity()
     transformers_logging.disable_progress_bar()

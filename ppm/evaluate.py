@@ -1,0 +1,77 @@
+"""How often a model puts the two continuations of a pair in the right order."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from ppm.batches import collate
+from ppm.config import Sharing
+from ppm.groups import PairGroup, PairKind
+from ppm.model import ProcessPreferenceModel
+
+MODEL_INPUTS = ("input_ids", "position_ids", "subtree_ends", "read_at")
+GROUPS_AT_ONCE = 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairAccuracy:
+    """Shares of pairs in the right order, in [0, 1]; equal scores count half. A kind or depth without pairs is absent."""
+
+    num_pairs: int
+    overall: float
+    by_kind: dict[PairKind, float]
+    by_depth: dict[int, float]
+    """Step pairs, by depth of their steps."""
+
+
+def score_groups(
+    model: ProcessPreferenceModel, groups: Sequence[PairGroup], *, sharing: Sharing, max_length: int
+) -> list[tuple[list[float], list[float]]]:
+    """Scores of each group's chosen and rejected continuations, in the groups' order."""
+    device = next(model.parameters()).device
+    scores: list[tuple[list[float], list[float]]] = []
+    training = model.training
+    model.eval()
+    with torch.no_grad():
+        for start in range(0, len(groups), GROUPS_AT_ONCE):
+            part = groups[start : start + GROUPS_AT_ONCE]
+            batch = collate(part, sharing=sharing, max_length=max_length)
+            found = model(**{name: batch[name].to(device) for name in MODEL_INPUTS}).tolist()
+            for group in part:
+                chosen, found = found[: len(group.chosen)], found[len(group.chosen) :]
+                rejected, found = found[: len(group.rejected)], found[len(group.rejected) :]
+                scores.append((chosen, rejected))
+    model.train(training)
+    return scores
+
+
+def pair_accuracy(
+    model: ProcessPreferenceModel, groups: Sequence[PairGroup], *, sharing: Sharing, max_length: int
+) -> PairAccuracy:
+    """The accuracy on the pairs of `groups`. Raises ZeroDivisionError if there are none."""
+    right: Counter[PairKind | int] = Counter()
+    total: Counter[PairKind | int] = Counter()
+    halves = 0
+    for group, (chosen, rejected) in zip(
+        groups, score_groups(model, groups, sharing=sharing, max_length=max_length), strict=True
+    ):
+        for at, other in group.pairs:
+            points = 2 * (chosen[at] > rejected[other]) + (chosen[at] == rejected[other])
+            halves += points
+            keys: list[PairKind | int] = [group.kind]
+            if group.kind is PairKind.STEP:
+                keys.append(group.chosen[at].depth)
+            for key in keys:
+                right[key] += points
+                total[key] += 1
+    num_pairs = sum(len(group.pairs) for group in groups)
+    return PairAccuracy(
+        num_pairs=num_pairs,
+        overall=halves / (2 * num_pairs),
+        by_kind={kind: right[kind] / (2 * total[kind]) for kind in PairKind if total[kind]},
+        by_depth={depth: right[depth] / (2 * total[depth]) for depth in sorted(k for k in total if isinstance(k, int))},
+    )  # fmt: skip

@@ -1,0 +1,347 @@
+"""Training of a preference model on groups of pairs, with the Hugging Face Trainer (rStar-Math, section 4.1).
+
+    out/
+      config.json, model.safetensors, tokenizer.json, ...   the model: that of the checkpoint that ordered most held-out pairs
+      training.json     settings, hashes of data and base, losses, held-out accuracy; written last
+      tensorboard/      metrics
+      run.json, checkpoints/    while training; a rerun of the same training goes on from the newest complete one
+
+Killed at any moment and started again, training ends in the weights of an undisturbed run, bit for bit on one machine
+with equal `num_threads`. The order of groups and batches is planned before (`batches.plan`), so the Trainer shuffles
+nothing: one of its items is one micro-batch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import SequentialSampler
+from transformers import AutoTokenizer, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.integrations.integration_utils import TensorBoardCallback
+
+from ppm.batches import MicroBatch, collate, plan, trained_on
+from ppm.config import Objective, PPMConfig, Precision
+from ppm.evaluate import MODEL_INPUTS, pair_accuracy
+from ppm.groups import PairGroup
+from ppm.losses import bradley_terry_loss, outcome_loss, q_value_loss
+from ppm.model import ProcessPreferenceModel, quietly, start_from
+from rstar.config import to_plain
+from rstar.errors import ConfigError, StageError
+from rstar.seeds import derive
+from rstar.training_folder import (
+    CHECKPOINTS,
+    RUN,
+    TRAINING,
+    folder_hash,
+    newest_checkpoint,
+    read_json,
+    refuse_another_training,
+    step_of,
+    write_json,
+)
+
+SCHEMA_VERSION = 1
+
+_NO_EFFECT_ON_WEIGHTS = ("logging_steps", "num_threads")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingResult:
+    """What a training did. Losses are means per group over a logging interval; accuracies are shares of pairs."""
+
+    model: Path
+    num_groups: int
+    num_pairs: int
+    num_held_out_pairs: int
+    num_steps: int
+    losses: tuple[float, ...]
+    accuracies: dict[int, float]
+    """Optimiser step to accuracy on the held-out pairs."""
+    best_step: int
+    """The step whose weights were kept: the first of those with the highest accuracy."""
+    train_s: float
+    """Wall time in the training loop of this process; what a killed one spent before is not in it."""
+    resumed_from_step: int
+    """0: from the start; `num_steps`: nothing was left to do."""
+
+    @property
+    def accuracy(self) -> float:
+        """Of the model that was kept."""
+        return self.accuracies[self.best_step]
+
+
+def train(
+    groups: Sequence[PairGroup], *, base: Path, out: Path, config: PPMConfig, seed: int
+) -> TrainingResult:
+    """Train a preference model on `groups`, from the policy in the folder `base`, into the folder `out`.
+
+    `seed` decides which problems are held out and the order of the rest. Called again with equal arguments it goes on
+    where it was stopped, or returns at once when `out` is complete. Raises StageError when there are too few pairs, a
+    step is too long for `max_length` or the model, or `out` holds another training; ConfigError when `base` is no
+    model folder.
+    """
+    groups = trained_on(groups, config.objective)
+    training_groups, held_out = split(groups, share=config.held_out_share, seed=seed)
+    if not (base / "config.json").is_file():
+        raise ConfigError(f"base is {str(base)!r}; it must be a folder with a model and its config.json")
+    identity = {
+        "settings": {k: v for k, v in to_plain(config).items() if k not in _NO_EFFECT_ON_WEIGHTS},
+        "seed": seed,
+        "data_hash": data_hash(groups),
+        "base_hash": folder_hash(base),
+    }
+    done = read_json(out / TRAINING)
+    if done is not None:
+        refuse_another_training(done, identity, out)
+        return _result(out, done, resumed_from_step=done["num_steps"], train_s=0.0)
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # DeepSpeed, where installed, warns unless it is told
+    with _threads(config.num_threads), quietly():
+        return _train(training_groups, held_out, base, out, config, seed, identity)
+
+
+def split(groups: Sequence[PairGroup], *, share: float, seed: int) -> tuple[list[PairGroup], list[PairGroup]]:
+    """Groups to train on and groups held out, by problem: no problem is in both. At least one is held out."""
+    problems = sorted({group.problem_id for group in groups})
+    if len(problems) < 2:
+        raise StageError(
+            f"the pairs are of {len(problems)} problems; a preference model needs those of 2 at least, one of them held out"
+        )
+    problems.sort(key=lambda problem_id: derive(seed, "ppm", "held_out", problem_id))
+    held_out = set(problems[: min(len(problems) - 1, max(1, round(share * len(problems))))])
+    parts: tuple[list[PairGroup], list[PairGroup]] = ([], [])
+    for group in groups:
+        parts[group.problem_id in held_out].append(group)
+    return parts
+
+
+def data_hash(groups: Sequence[PairGroup]) -> str:
+    """SHA-256 of what the groups teach: problems, token ids, Q-values, pairs, in order."""
+    digest = hashlib.sha256()
+    for group in groups:
+        sides = [[[c.token_ids, c.q_value] for c in side] for side in (group.chosen, group.rejected)]
+        content = [group.problem_id, group.tree_index, group.kind, group.prefix_ids, *sides, group.pairs]
+        digest.update(json.dumps(content).encode())
+    return digest.hexdigest()
+
+
+class TrainedObjective(nn.Module):
+    """A preference model and what it learns: a micro-batch in, the sum of its groups' losses out."""
+
+    def __init__(self, ppm: ProcessPreferenceModel, objective: Objective) -> None:
+        super().__init__()
+        self.ppm = ppm
+        self.objective = objective
+
+    def forward(self, **batch: Tensor) -> dict[str, Tensor]:
+        """`batch` is that of `collate`, with or without its labels."""
+        rewards_S = self.ppm(**{name: batch[name] for name in MODEL_INPUTS})
+        match self.objective:
+            case Objective.PPM:
+                chosen, rejected = rewards_S[batch["chosen"]], rewards_S[batch["rejected"]]
+                loss = bradley_terry_loss(chosen, rejected, batch["pair_weights"])
+            case Objective.PQM:
+                loss = q_value_loss(rewards_S, batch["q_values"], batch["score_weights"])
+            case Objective.ORM:
+                loss = outcome_loss(rewards_S, batch["correct"], batch["score_weights"])
+        return {"loss": loss}
+
+
+class _PlannedTrainer(Trainer):
+    """The Trainer over planned micro-batches, its evaluation the accuracy on held-out pairs."""
+
+    def __init__(self, *args: Any, held_out: Sequence[PairGroup], config: PPMConfig, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._held_out = held_out
+        self._config = config
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
+        return SequentialSampler(self.train_dataset)  # type: ignore[arg-type]
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        assert isinstance(self.model, TrainedObjective)
+        config = self._config
+        found = pair_accuracy(
+            self.model.ppm, self._held_out, sharing=config.sharing, max_length=config.max_length
+        )
+        metrics = {"eval_accuracy": found.overall}
+        metrics |= {f"eval_accuracy_{kind}": share for kind, share in found.by_kind.items()}
+        metrics |= {f"eval_accuracy_depth_{depth}": share for depth, share in found.by_depth.items()}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+
+class _EvaluateAtTheEnd(TrainerCallback):
+    """The last step is measured too, whatever `save_steps`."""
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step >= state.max_steps:
+            control.should_evaluate = True
+
+
+def _train(
+    groups: Sequence[PairGroup],
+    held_out: Sequence[PairGroup],
+    base: Path,
+    out: Path,
+    config: PPMConfig,
+    seed: int,
+    identity: dict[str, Any],
+) -> TrainingResult:
+    num_processes = int(os.environ.get("WORLD_SIZE", "1"))
+    micro_batches, per_step = plan(groups, config, seed=seed, num_processes=num_processes)
+    args = _arguments(
+        out / CHECKPOINTS,
+        config,
+        seed,
+        num_steps=len(micro_batches) // per_step,
+        accumulation=per_step // num_processes,
+    )
+    begun = read_json(out / RUN)
+    if begun is not None:
+        refuse_another_training(begun, identity, out)
+    ppm = start_from(base, config.score_bound, attention=config.attention)
+    base_dtype = getattr(torch, str(json.loads((base / "config.json").read_text()).get("dtype", "float32")))
+    context = ppm.config.max_position_embeddings
+    if config.max_length > context:
+        raise ConfigError(f"max_length is {config.max_length}; it must be at most the base model's {context}")
+    if config.gradient_checkpointing:
+        ppm.classifier.gradient_checkpointing_enable({"use_reentrant": False})
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    checkpoint = newest_checkpoint(out / CHECKPOINTS)
+    callbacks: list[TrainerCallback] = [_EvaluateAtTheEnd()]
+    if args.process_index == 0:
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(out / RUN, identity)
+        callbacks.append(_tensorboard(out / "tensorboard", step_of(checkpoint)))
+    trainer = _PlannedTrainer(
+        model=TrainedObjective(ppm, config.objective),
+        args=args,
+        train_dataset=micro_batches,
+        eval_dataset=held_out,
+        data_collator=functools.partial(_collate, config=config),
+        compute_loss_func=_loss,
+        callbacks=callbacks,
+        held_out=held_out,
+        config=config,
+    )
+    trainer.remove_callback(PrinterCallback)
+    start = time.perf_counter()
+    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    train_s = time.perf_counter() - start
+
+    history = trainer.state.log_history
+    accuracies = {entry["step"]: entry["eval_accuracy"] for entry in history if "eval_accuracy" in entry}
+    done = {
+        "schema_version": SCHEMA_VERSION,
+        **identity,
+        "num_groups": len(groups),
+        "num_pairs": sum(len(group.pairs) for group in groups),
+        "num_held_out_pairs": sum(len(group.pairs) for group in held_out),
+        "num_steps": trainer.state.global_step,
+        "losses": [entry["loss"] for entry in history if "loss" in entry],
+        "accuracies": accuracies,
+        "best_step": max(accuracies, key=lambda step: (accuracies[step], -step)),
+    }
+    if trainer.is_world_process_zero():
+        ppm.classifier.to(base_dtype).save_pretrained(out)
+        tokenizer.save_pretrained(out)
+        write_json(out / TRAINING, done)
+        shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
+        (out / RUN).unlink()
+    trainer.accelerator.wait_for_everyone()
+    return _result(out, json.loads(json.dumps(done)), resumed_from_step=step_of(checkpoint), train_s=train_s)
+
+
+def _collate(items: Sequence[MicroBatch], *, config: PPMConfig) -> dict[str, Tensor]:
+    (groups,) = items
+    return collate(groups, sharing=config.sharing, max_length=config.max_length)
+
+
+def _loss(
+    outputs: dict[str, Tensor], labels: Tensor, num_items_in_batch: Tensor | int | None = None
+) -> Tensor:
+    assert num_items_in_batch is not None, "the Trainer counts the groups of a step by their labels"
+    return outputs["loss"] / num_items_in_batch
+
+
+def _arguments(
+    folder: Path, config: PPMConfig, seed: int, *, num_steps: int, accumulation: int
+) -> TrainingArguments:
+    args = TrainingArguments(
+        output_dir=str(folder),
+        num_train_epochs=1,  # the plan holds all epochs
+        per_device_train_batch_size=1,
+        gradient_accumulation_steps=accumulation,
+        learning_rate=config.learning_rate,
+        lr_scheduler_type=str(config.schedule),
+        warmup_steps=config.warmup_ratio,
+        weight_decay=config.weight_decay,
+        max_grad_norm=config.max_grad_norm,
+        use_cpu=not torch.accelerator.is_available(),
+        bf16=config.precision is Precision.BFLOAT16,
+        logging_steps=min(config.logging_steps, num_steps),
+        logging_nan_inf_filter=False,  # a diverged loss is shown, not smoothed over
+        eval_strategy="steps",
+        eval_steps=config.save_steps,
+        save_strategy="steps",
+        save_steps=config.save_steps,
+        save_total_limit=2,
+        load_best_model_at_end=True,
+        metric_for_best_model="eval_accuracy",
+        greater_is_better=True,
+        seed=derive(seed, "ppm", "train") % 2**31,
+        disable_tqdm=not sys.stderr.isatty(),
+        report_to="none",  # TensorBoard is added with its own folder
+        remove_unused_columns=False,
+        dataloader_pin_memory=torch.cuda.is_available(),
+        average_tokens_across_devices=True,
+    )
+    if args.n_gpu > 1:
+        args._n_gpu = 1  # not DataParallel, which would split a micro-batch; further devices take a launcher
+    return args
+
+
+def _tensorboard(folder: Path, step: int) -> TensorBoardCallback:
+    from torch.utils.tensorboard import SummaryWriter
+
+    # purge_step hides what a killed run had logged after the checkpoint that this one starts from.
+    return TensorBoardCallback(SummaryWriter(str(folder), purge_step=step + 1 if step else None))
+
+
+def _result(out: Path, done: dict[str, Any], *, resumed_from_step: int, train_s: float) -> TrainingResult:
+    return TrainingResult(
+        model=out,
+        losses=tuple(done["losses"]),
+        accuracies={int(step): share for step, share in done["accuracies"].items()},
+        train_s=train_s,
+        resumed_from_step=resumed_from_step,
+        **{
+            name: done[name]
+            for name in ("num_groups", "num_pairs", "num_held_out_pairs", "num_steps", "best_step")
+        },
+    )
+
+
+@contextlib.contextmanager
+def _threads(num_threads: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(num_threads or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,78 @@
+"""The folder that a training fills: what it is a training of, its checkpoints, its record.
+
+    run.json        while training: settings, seed, hashes of data and base; a rerun of the same training goes on
+    checkpoints/    the Trainer's own
+    training.json   the same and what came of it; written last: its presence means complete
+
+What this file does not do: train, or load a model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from rstar.errors import StageError
+
+TRAINING = "training.json"
+RUN = "run.json"
+CHECKPOINTS = "checkpoints"
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint of the highest step that was written to its end; None if there is none.
+
+    The Trainer writes a checkpoint's state file last, so one that was cut off has none that reads as JSON.
+    """
+    found = [
+        path for path in folder.glob("checkpoint-*") if read_json(path / "trainer_state.json") is not None
+    ]
+    return max(found, key=step_of, default=None)
+
+
+def step_of(checkpoint: Path | None) -> int:
+    """The optimiser step of a checkpoint's name; 0 for None."""
+    return 0 if checkpoint is None else int(checkpoint.name.removeprefix("checkpoint-"))
+
+
+def folder_hash(folder: Path) -> str:
+    """SHA-256 of a model folder: names and contents of its own files, the training's record and Markdown left out."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and path.name != TRAINING and path.suffix != ".md":
+            with path.open("rb") as file:
+                content = hashlib.file_digest(file, "sha256").hexdigest()
+            digest.update(f"{path.name} {content}\n".encode())
+    return digest.hexdigest()
+
+
+def refuse_another_training(found: dict[str, Any], identity: dict[str, Any], out: Path) -> None:
+    """Raise StageError, naming what differs, if the folder holds another training than `identity`: its hashes and
+    seed, and under "settings" its settings."""
+    wanted = json.loads(json.dumps(identity))
+    differing = [key for key in wanted if key != "settings" and found.get(key) != wanted[key]]
+    settings = found.get("settings", {})
+    differing += [key for key in wanted["settings"] if settings.get(key) != wanted["settings"][key]]
+    if differing:
+        names = ", ".join(differing)
+        raise StageError(
+            f"{out} holds another training (different: {names}); remove it or choose another folder"
+        )
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The object in a file; None if there is no such file, or it is cut off."""
+    try:
+        content: dict[str, Any] = json.loads(path.read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+    return content
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Whole or not at all: a reader never sees a part."""
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(content, indent=2) + "\n")
+    partial.replace(path)
