@@ -30,18 +30,25 @@ PADDING_ID = 0
 MicroBatch = tuple[PairGroup, ...]
 
 
-def sequence(group: PairGroup, continuation: Continuation, max_length: int) -> tuple[int, ...]:
-    """Prefix and continuation, the left of the prefix cut off if they are longer than `max_length` together.
+def judged_ids(prefix_ids: tuple[int, ...], step_ids: tuple[int, ...], max_length: int) -> tuple[int, ...]:
+    """Prefix and step, the left of the prefix cut off if they are longer than `max_length` together.
 
-    It depends on these two alone, so that training and scoring see the same. Raises StageError if there is no room for
-    the continuation: what is judged is never cut.
+    It depends on these alone, whatever else is scored beside them, so training and search see the same. Raises
+    ValueError if there is no room for the step: what is judged is never cut.
     """
-    if len(continuation.token_ids) > max_length:
+    if len(step_ids) > max_length:
+        raise ValueError(f"{len(step_ids)} tokens to judge; max_length is {max_length}")
+    return (prefix_ids + step_ids)[-max_length:]
+
+
+def sequence(group: PairGroup, continuation: Continuation, max_length: int) -> tuple[int, ...]:
+    """The `judged_ids` of a continuation. Raises StageError if it is too long."""
+    try:
+        return judged_ids(group.prefix_ids, continuation.token_ids, max_length)
+    except ValueError as error:
         raise StageError(
-            f"a pair of problem {group.problem_id} judges {len(continuation.token_ids)} tokens; max_length is "
-            f"{max_length}: raise it or lower max_tokens of the pairs"
-        )
-    return (group.prefix_ids + continuation.token_ids)[-max_length:]
+            f"a pair of problem {group.problem_id} has {error}: raise it or lower max_tokens of the pairs"
+        ) from None
 
 
 def collate(groups: Sequence[PairGroup], *, sharing: Sharing, max_length: int) -> dict[str, Tensor]:
@@ -70,7 +77,7 @@ def collate(groups: Sequence[PairGroup], *, sharing: Sharing, max_length: int) -
                 sequences.append(sequence(group, continuation, max_length))
                 fields["q_values"].append(continuation.q_value)
                 fields["correct"].append(is_chosen)
-    tensors = _rows(sequences, block_of, share_rows=sharing is not Sharing.OFF)
+    tensors = lay_out(sequences, block_of, share_rows=sharing is not Sharing.OFF)
     tensors |= {name: torch.tensor(values) for name, values in fields.items()}
     tensors["labels"] = torch.zeros(len(groups), dtype=torch.int64)
     return tensors
@@ -101,10 +108,11 @@ def _tree_key(group: PairGroup) -> tuple[str, int]:
     return (group.problem_id, group.tree_index)
 
 
-def _rows(
+def lay_out(
     sequences: Sequence[tuple[int, ...]], block_of: Sequence[Hashable], *, share_rows: bool
 ) -> dict[str, Tensor]:
-    """Blocks as token trees, laid into as few rows as the longest-first rule finds."""
+    """The tensors for the model. Sequences of one block form a token tree; trees lie in as few rows as the longest-first
+    rule finds, or each in its own."""
     members: dict[Hashable, list[int]] = {}
     for index, block in enumerate(block_of):
         members.setdefault(block, []).append(index)

@@ -153,7 +153,7 @@ def test_fault_9_the_left_of_a_long_prefix_goes_and_the_judged_step_stays(
 
 def test_fault_9_a_step_longer_than_the_model_takes_is_refused_not_cut() -> None:
     with pytest.raises(
-        StageError, match=r"^a pair of problem p judges 3 tokens; max_length is 2: raise it or lower"
+        StageError, match=r"^a pair of problem p has 3 tokens to judge; max_length is 2: raise it or lower"
     ):
         collate([group_of((1,), (2, 3, 4), (5,))], sharing=Sharing.PREFIX, max_length=2)
 
