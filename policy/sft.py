@@ -46,10 +46,18 @@ from policy.sft_sets import SFTExample
 from rstar.config import to_plain
 from rstar.errors import ConfigError, StageError
 from rstar.seeds import derive
+from rstar.training_folder import (
+    CHECKPOINTS,
+    RUN,
+    TRAINING,
+    folder_hash,
+    newest_checkpoint,
+    read_json,
+    refuse_another_training,
+    step_of,
+    write_json,
+)
 
-TRAINING = "training.json"
-RUN = "run.json"
-CHECKPOINTS = "checkpoints"
 SCHEMA_VERSION = 1
 
 _NO_EFFECT_ON_WEIGHTS = ("logging_steps", "save_steps", "num_threads")
@@ -95,9 +103,9 @@ def train(
         "data_hash": data_hash(examples),
         "base_hash": folder_hash(base),
     }
-    done = _read_json(out / TRAINING)
+    done = read_json(out / TRAINING)
     if done is not None:
-        _refuse_another_training(done, identity, out)
+        refuse_another_training(done, identity, out)
         return _result(out, done, resumed_from_step=done["num_steps"], train_s=0.0)
     if not torch.cuda.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # DeepSpeed, where installed, warns unless it is told
@@ -114,9 +122,9 @@ def _train(
     identity: dict[str, Any],
 ) -> TrainingResult:
     args = _arguments(out / CHECKPOINTS, config, seed, num_examples=len(examples))
-    begun = _read_json(out / RUN)
+    begun = read_json(out / RUN)
     if begun is not None:
-        _refuse_another_training(begun, identity, out)
+        refuse_another_training(begun, identity, out)
     tokenizer = AutoTokenizer.from_pretrained(base)
     model = AutoModelForCausalLM.from_pretrained(
         base, dtype=torch.float32, attn_implementation=config.attention
@@ -127,8 +135,8 @@ def _train(
     callbacks: list[TrainerCallback] = []
     if args.process_index == 0:
         out.mkdir(parents=True, exist_ok=True)
-        _write_json(out / RUN, identity)
-        callbacks.append(_tensorboard(out / "tensorboard", _step_of(checkpoint)))
+        write_json(out / RUN, identity)
+        callbacks.append(_tensorboard(out / "tensorboard", step_of(checkpoint)))
     trainer = Trainer(
         model=model,
         args=args,
@@ -159,22 +167,11 @@ def _train(
     }
     if trainer.is_world_process_zero():
         (out / "training_args.bin").unlink(missing_ok=True)  # a pickle; training.json says it in the open
-        _write_json(out / TRAINING, done)
+        write_json(out / TRAINING, done)
         shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
         (out / RUN).unlink()
     trainer.accelerator.wait_for_everyone()
-    return _result(out, done, resumed_from_step=_step_of(checkpoint), train_s=train_s)
-
-
-def newest_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint of the highest step that was written to its end; None if there is none.
-
-    The Trainer writes a checkpoint's state file last, so one that was cut off has none that reads as JSON.
-    """
-    found = [
-        path for path in folder.glob("checkpoint-*") if _read_json(path / "trainer_state.json") is not None
-    ]
-    return max(found, key=_step_of, default=None)
+    return _result(out, done, resumed_from_step=step_of(checkpoint), train_s=train_s)
 
 
 def data_hash(examples: Sequence[SFTExample]) -> str:
@@ -182,17 +179,6 @@ def data_hash(examples: Sequence[SFTExample]) -> str:
     digest = hashlib.sha256()
     for example in examples:
         digest.update(json.dumps([example.token_ids, example.loss_mask]).encode())
-    return digest.hexdigest()
-
-
-def folder_hash(folder: Path) -> str:
-    """SHA-256 of a model folder: names and contents of its own files, `training.json` and Markdown left out."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.iterdir()):
-        if path.is_file() and path.name != TRAINING and path.suffix != ".md":
-            with path.open("rb") as file:
-                content = hashlib.file_digest(file, "sha256").hexdigest()
-            digest.update(f"{path.name} {content}\n".encode())
     return digest.hexdigest()
 
 
@@ -262,18 +248,6 @@ def _check_lengths(examples: Sequence[SFTExample], max_length: int, context: int
         raise StageError(f"{at}; the base model takes {context}: lower max_tokens of the training set")
 
 
-def _refuse_another_training(found: dict[str, Any], identity: dict[str, Any], out: Path) -> None:
-    wanted = json.loads(json.dumps(identity))
-    differing = [key for key in wanted if key != "settings" and found.get(key) != wanted[key]]
-    settings = found.get("settings", {})
-    differing += [key for key in wanted["settings"] if settings.get(key) != wanted["settings"][key]]
-    if differing:
-        names = ", ".join(differing)
-        raise StageError(
-            f"{out} holds another training (different: {names}); remove it or choose another folder"
-        )
-
-
 def _result(out: Path, done: dict[str, Any], *, resumed_from_step: int, train_s: float) -> TrainingResult:
     return TrainingResult(
         model=out,
@@ -287,25 +261,6 @@ def _result(out: Path, done: dict[str, Any], *, resumed_from_step: int, train_s:
         train_s=train_s,
         resumed_from_step=resumed_from_step,
     )
-
-
-def _step_of(checkpoint: Path | None) -> int:
-    return 0 if checkpoint is None else int(checkpoint.name.removeprefix("checkpoint-"))
-
-
-def _read_json(path: Path) -> dict[str, Any] | None:
-    try:
-        content: dict[str, Any] = json.loads(path.read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
-        return None
-    return content
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    """Whole or not at all: a reader never sees a part."""
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(content, indent=2) + "\n")
-    partial.replace(path)
 
 
 @contextlib.contextmanager
