@@ -281,7 +281,13 @@ def _print_records(rows: list[dict[str, Any]], *, as_json: bool) -> None:
     table = Table(box=None, header_style="dim")
     for name, value in rows[0].items() if rows else ():
         justify: Any = "left" if isinstance(value, str) else "right"
-        table.add_column(name.replace("_", " "), justify=justify, overflow="fold")
+        width = max(len(_cell(row[name])) for row in rows)
+        table.add_column(
+            name.removeprefix("num_").replace("_", " "),
+            justify=justify,
+            overflow="fold",
+            min_width=min(width, 32),
+        )
     for row in rows:
         table.add_row(*(_cell(value) for value in row.values()))
     Console().print(table if rows else "the store is empty")
