@@ -217,7 +217,7 @@ class Supervisor:
             error = data[wire.DONE.size + size :][: 4 * wire.MAX_ERROR_CHARS]
             if verdict >= len(wire.VERDICTS) or len(stdout) > self._max_stdout_bytes:
                 raise ValueError("out of range")
-        except Exception:
+        except Exception:  # an untrusted message: whatever is wrong with it, it is nonsense
             self._on_nonsense(process)
             return
         self._settle(process, verdict, stdout, error, truncated)

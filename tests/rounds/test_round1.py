@@ -167,7 +167,8 @@ def test_a_round_killed_in_every_stage_and_run_again_ends_complete_and_sound(tmp
         process.send_signal(signal.SIGKILL)
         process.communicate()
     process = start(run)
-    assert process.wait(timeout=600) == 0
+    _, err = process.communicate(timeout=600)
+    assert process.returncode == 0, err.decode()
     assert Store(run / "round1/search" / STORE).validate() == []
     assert len(Store(run / "round1/search" / STORE).keys(1)) == 12
     assert {json.loads(p.read_text())["stage"] for p in run.rglob("manifest.json")} >= set(stages)
