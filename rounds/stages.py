@@ -174,7 +174,12 @@ def _check_lengths(recipes: Sequence[RoundRecipe], base: Path) -> None:
     context = json.loads((base / "config.json").read_text(encoding="utf-8")).get("max_position_embeddings")
     for recipe in recipes:
         length = recipe.ppm.max_length
-        require(context is None or length <= context, "ppm.max_length", length, f"at most the base model's {context}")
+        require(
+            context is None or length <= context,
+            "ppm.max_length",
+            length,
+            f"at most the base model's {context}",
+        )
 
 
 def _search_settings(recipe: RoundRecipe, search: SearchConfig) -> dict[str, Any]:
