@@ -6,52 +6,35 @@
       tensorboard/      metrics
       run.json, checkpoints/    while training; a rerun of the same training goes on from the newest complete one
 
-Killed at any moment and started again, training ends in the weights of an undisturbed run, bit for bit on one machine
-with equal `num_threads`. The order of groups and batches is planned before (`batches.plan`), so the Trainer shuffles
-nothing: one of its items is one micro-batch.
+Killed at any moment and started again, training ends in the weights of an undisturbed run (`rstar.training.trainer`).
+The order of groups and batches is planned before (`batches.plan`), so the Trainer shuffles nothing: one of its items is
+one micro-batch.
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
 import json
-import os
-import shutil
-import sys
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.utils.data import SequentialSampler
-from transformers import AutoTokenizer, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
-from transformers.integrations.integration_utils import TensorBoardCallback
+from transformers import AutoTokenizer, Trainer, TrainerCallback
 
 from ppm.batches import MicroBatch, collate, plan, trained_on
-from ppm.config import Objective, PPMConfig, Precision
+from ppm.config import Objective, PPMConfig
 from ppm.evaluate import MODEL_INPUTS, pair_accuracy
 from ppm.groups import PairGroup
 from ppm.losses import bradley_terry_loss, outcome_loss, q_value_loss
 from ppm.model import ProcessPreferenceModel, quietly, start_from
-from rstar.config import to_plain
 from rstar.errors import ConfigError, StageError
 from rstar.seeds import derive
-from rstar.training_folder import (
-    CHECKPOINTS,
-    RUN,
-    TRAINING,
-    folder_hash,
-    newest_checkpoint,
-    read_json,
-    refuse_another_training,
-    step_of,
-    write_json,
-)
+from rstar.training.folder import finished, identity_of
+from rstar.training.trainer import arguments, finish, fit, num_processes, number_format, session
 
 SCHEMA_VERSION = 1
 
@@ -95,21 +78,13 @@ def train(
     """
     groups = trained_on(groups, config.objective)
     training_groups, held_out = split(groups, share=config.held_out_share, seed=seed)
-    if not (base / "config.json").is_file():
-        raise ConfigError(f"base is {str(base)!r}; it must be a folder with a model and its config.json")
-    identity = {
-        "settings": {k: v for k, v in to_plain(config).items() if k not in _NO_EFFECT_ON_WEIGHTS},
-        "seed": seed,
-        "data_hash": data_hash(groups),
-        "base_hash": folder_hash(base),
-    }
-    done = read_json(out / TRAINING)
+    identity = identity_of(
+        config, no_effect=_NO_EFFECT_ON_WEIGHTS, seed=seed, data_hash=data_hash(groups), base=base
+    )
+    done = finished(out, identity)
     if done is not None:
-        refuse_another_training(done, identity, out)
         return _result(out, done, resumed_from_step=done["num_steps"], train_s=0.0)
-    if not torch.cuda.is_available():
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # DeepSpeed, where installed, warns unless it is told
-    with _threads(config.num_threads), quietly():
+    with session(config.num_threads), quietly():
         return _train(training_groups, held_out, base, out, config, seed, identity)
 
 
@@ -202,47 +177,40 @@ def _train(
     seed: int,
     identity: dict[str, Any],
 ) -> TrainingResult:
-    num_processes = int(os.environ.get("WORLD_SIZE", "1"))
-    micro_batches, per_step = plan(groups, config, seed=seed, num_processes=num_processes)
-    args = _arguments(
-        out / CHECKPOINTS,
-        config,
-        seed,
-        num_steps=len(micro_batches) // per_step,
-        accumulation=per_step // num_processes,
-    )
-    begun = read_json(out / RUN)
-    if begun is not None:
-        refuse_another_training(begun, identity, out)
+    micro_batches, per_step = plan(groups, config, seed=seed, num_processes=num_processes())
     ppm = start_from(base, config.score_bound, attention=config.attention)
-    base_dtype = getattr(torch, str(json.loads((base / "config.json").read_text()).get("dtype", "float32")))
     context = ppm.config.max_position_embeddings
     if config.max_length > context:
         raise ConfigError(f"max_length is {config.max_length}; it must be at most the base model's {context}")
     if config.gradient_checkpointing:
         ppm.classifier.gradient_checkpointing_enable({"use_reentrant": False})
     tokenizer = AutoTokenizer.from_pretrained(base)
-    checkpoint = newest_checkpoint(out / CHECKPOINTS)
-    callbacks: list[TrainerCallback] = [_EvaluateAtTheEnd()]
-    if args.process_index == 0:
-        out.mkdir(parents=True, exist_ok=True)
-        write_json(out / RUN, identity)
-        callbacks.append(_tensorboard(out / "tensorboard", step_of(checkpoint)))
     trainer = _PlannedTrainer(
         model=TrainedObjective(ppm, config.objective),
-        args=args,
+        args=arguments(
+            out,
+            config,
+            num_steps=len(micro_batches) // per_step,
+            num_train_epochs=1,  # the plan holds all epochs
+            per_device_train_batch_size=1,
+            gradient_accumulation_steps=per_step // num_processes(),
+            eval_strategy="steps",
+            eval_steps=config.save_steps,
+            save_strategy="steps",
+            load_best_model_at_end=True,
+            metric_for_best_model="eval_accuracy",
+            greater_is_better=True,
+            seed=derive(seed, "ppm", "train") % 2**31,
+        ),
         train_dataset=micro_batches,
         eval_dataset=held_out,
         data_collator=functools.partial(_collate, config=config),
         compute_loss_func=_loss,
-        callbacks=callbacks,
+        callbacks=[_EvaluateAtTheEnd()],
         held_out=held_out,
         config=config,
     )
-    trainer.remove_callback(PrinterCallback)
-    start = time.perf_counter()
-    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    train_s = time.perf_counter() - start
+    fitted = fit(trainer, out, identity)
 
     history = trainer.state.log_history
     accuracies = {entry["step"]: entry["eval_accuracy"] for entry in history if "eval_accuracy" in entry}
@@ -253,18 +221,20 @@ def _train(
         "num_pairs": sum(len(group.pairs) for group in groups),
         "num_held_out_pairs": sum(len(group.pairs) for group in held_out),
         "num_steps": trainer.state.global_step,
-        "losses": [entry["loss"] for entry in history if "loss" in entry],
+        "losses": fitted.losses,
         "accuracies": accuracies,
         "best_step": max(accuracies, key=lambda step: (accuracies[step], -step)),
     }
     if trainer.is_world_process_zero():
-        ppm.classifier.to(base_dtype).save_pretrained(out)
+        ppm.classifier.to(number_format(base)).save_pretrained(out)
         tokenizer.save_pretrained(out)
-        write_json(out / TRAINING, done)
-        shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
-        (out / RUN).unlink()
-    trainer.accelerator.wait_for_everyone()
-    return _result(out, json.loads(json.dumps(done)), resumed_from_step=step_of(checkpoint), train_s=train_s)
+    finish(trainer, out, done)
+    return _result(
+        out,
+        json.loads(json.dumps(done)),
+        resumed_from_step=fitted.resumed_from_step,
+        train_s=fitted.train_s,
+    )
 
 
 def _collate(items: Sequence[MicroBatch], *, config: PPMConfig) -> dict[str, Tensor]:
@@ -279,50 +249,6 @@ def _loss(
     return outputs["loss"] / num_items_in_batch
 
 
-def _arguments(
-    folder: Path, config: PPMConfig, seed: int, *, num_steps: int, accumulation: int
-) -> TrainingArguments:
-    args = TrainingArguments(
-        output_dir=str(folder),
-        num_train_epochs=1,  # the plan holds all epochs
-        per_device_train_batch_size=1,
-        gradient_accumulation_steps=accumulation,
-        learning_rate=config.learning_rate,
-        lr_scheduler_type=str(config.schedule),
-        warmup_steps=config.warmup_ratio,
-        weight_decay=config.weight_decay,
-        max_grad_norm=config.max_grad_norm,
-        use_cpu=not torch.accelerator.is_available(),
-        bf16=config.precision is Precision.BFLOAT16,
-        logging_steps=min(config.logging_steps, num_steps),
-        logging_nan_inf_filter=False,  # a diverged loss is shown, not smoothed over
-        eval_strategy="steps",
-        eval_steps=config.save_steps,
-        save_strategy="steps",
-        save_steps=config.save_steps,
-        save_total_limit=2,
-        load_best_model_at_end=True,
-        metric_for_best_model="eval_accuracy",
-        greater_is_better=True,
-        seed=derive(seed, "ppm", "train") % 2**31,
-        disable_tqdm=not sys.stderr.isatty(),
-        report_to="none",  # TensorBoard is added with its own folder
-        remove_unused_columns=False,
-        dataloader_pin_memory=torch.cuda.is_available(),
-        average_tokens_across_devices=True,
-    )
-    if args.n_gpu > 1:
-        args._n_gpu = 1  # not DataParallel, which would split a micro-batch; further devices take a launcher
-    return args
-
-
-def _tensorboard(folder: Path, step: int) -> TensorBoardCallback:
-    from torch.utils.tensorboard import SummaryWriter
-
-    # purge_step hides what a killed run had logged after the checkpoint that this one starts from.
-    return TensorBoardCallback(SummaryWriter(str(folder), purge_step=step + 1 if step else None))
-
-
 def _result(out: Path, done: dict[str, Any], *, resumed_from_step: int, train_s: float) -> TrainingResult:
     return TrainingResult(
         model=out,
@@ -335,13 +261,3 @@ def _result(out: Path, done: dict[str, Any], *, resumed_from_step: int, train_s:
             for name in ("num_groups", "num_pairs", "num_held_out_pairs", "num_steps", "best_step")
         },
     )
-
-
-@contextlib.contextmanager
-def _threads(num_threads: int | None) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(num_threads or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

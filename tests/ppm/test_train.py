@@ -20,7 +20,7 @@ from ppm.groups import Continuation, PairGroup, PairKind
 from ppm.model import load
 from ppm.train import split, train
 from rstar.errors import ConfigError, StageError
-from rstar.training_folder import TRAINING
+from rstar.training.folder import TRAINING
 from tests.policy.forest import save_tiny_base
 from tests.policy.killed_training import call_after_step
 from tests.ppm.models import random_groups, tiny_ppm
