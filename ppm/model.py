@@ -86,9 +86,15 @@ def visible(subtree_ends_BT: Tensor) -> Tensor:
 
 
 def bounded(raw: Tensor, score_bound: ScoreBound) -> Tensor:
-    """From the head's number to the score: the one function of training and inference."""
-    result: Tensor = _BOUNDS[score_bound](raw)
+    """From the head's number to the score: the one function of training and inference. In float32 at least, as in vLLM:
+    the tanh of a bfloat16 number above 3.5 would be 1, and all that are sure would be equal."""
+    result: Tensor = _BOUNDS[score_bound](raw.to(torch.promote_types(raw.dtype, torch.float32)))
     return result
+
+
+def search_values(scores: Tensor, score_bound: ScoreBound) -> Tensor:
+    """What a search is told, in [-1, 1], as float64: the scores, or of a model without a bound their tanh."""
+    return scores.double().tanh() if score_bound is ScoreBound.NONE else scores.double()
 
 
 def start_from(folder: Path, score_bound: ScoreBound, *, attention: str = "sdpa") -> ProcessPreferenceModel:

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from ppm.batches import judged_ids, lay_out
-from ppm.model import load
+from ppm.model import load, search_values
 from rstar.backends.loading import check_device, read_tokenizer
 from rstar.errors import BackendError, ConfigError
 from rstar.protocols import ScoreRequest
@@ -159,7 +159,7 @@ class PPMScorer:
         inputs = lay_out(sequences, blocks, share_rows=True)
         with torch.inference_mode():
             scores = self._model(**{name: tensor.to(self._device) for name, tensor in inputs.items()})
-        values = scores.float().clamp(-1, 1).tolist()  # only an unbounded score is ever outside
+        values = search_values(scores, self._model.score_bound).tolist()
         self.num_passes += 1
         starts = [0]
         for waiting in batch:
