@@ -49,14 +49,15 @@ class PairConfig:
 
 
 class Objective(StrEnum):
-    """What the model learns: the paper's and the baselines of its table 8, with the same trunk and the same pairs."""
+    """What the model learns: the paper's and the baselines of its table 8, with the same trunk and from the same trees."""
 
     PPM = "ppm"
     """Rank: of two steps after one prefix, the chosen is worth more (Bradley-Terry). [paper]"""
     PQM = "pqm"
-    """Regress: a step is worth its Q-value (mean squared error)."""
+    """Regress: a step is worth its Q-value (mean squared error); all steps that were tried (`labels`)."""
     ORM = "orm"
-    """Outcome: is a whole trajectory correct (cross-entropy); final pairs only."""
+    """Outcome: is a whole trajectory correct (cross-entropy); all trajectories that were judged (`labels`). The score is
+    2p - 1, p the probability of being correct."""
 
 
 class ScoreBound(StrEnum):
@@ -66,7 +67,8 @@ class ScoreBound(StrEnum):
     TANH = "tanh"
     """Into (-1, 1). [paper]"""
     NONE = "none"
-    """The number itself. A search takes values in [-1, 1], so what lies outside is clipped there, and there only."""
+    """The number itself. A search takes values in [-1, 1], so it is told the tanh, which keeps the order; clipped, all
+    that are sure would be equal. [ours]"""
 
 
 class Sharing(StrEnum):
@@ -89,7 +91,8 @@ class PPMConfig(TrainingConfig):
     score_bound: ScoreBound = ScoreBound.TANH
     epochs: int = 1
     global_batch_size: int = 512
-    """Pairs per optimiser step, over all processes: batches are filled with whole groups up to this many."""
+    """Pairs (of a baseline: labelled steps or trajectories) per optimiser step, over all processes: batches are filled
+    with whole groups up to this many."""
     micro_batch_tokens: int = 16384
     """Tokens per forward pass of one process, padding aside, as far as single groups allow: decides memory and speed."""
     max_length: int = 4096

@@ -1,4 +1,5 @@
-"""Training of a preference model on groups of pairs, with the Hugging Face Trainer (rStar-Math, section 4.1).
+"""Training of a preference model on groups of pairs, or of a baseline on labelled groups, with the Hugging Face Trainer
+(rStar-Math, section 4.1).
 
     out/
       config.json, model.safetensors, tokenizer.json, ...   the model: that of the checkpoint that ordered most held-out pairs
@@ -25,12 +26,12 @@ from torch import Tensor, nn
 from torch.utils.data import SequentialSampler
 from transformers import AutoTokenizer, Trainer, TrainerCallback
 
-from ppm.batches import MicroBatch, collate, plan, trained_on
-from ppm.config import Objective, PPMConfig
+from ppm.batches import MicroBatch, collate, plan
+from ppm.config import Objective, PPMConfig, ScoreBound
 from ppm.evaluate import MODEL_INPUTS, pair_accuracy
-from ppm.groups import PairGroup
+from ppm.groups import Group, LabelledGroup, PairGroup, PairKind
 from ppm.losses import bradley_terry_loss, outcome_loss, q_value_loss
-from ppm.model import ProcessPreferenceModel, quietly, start_from
+from ppm.model import ProcessPreferenceModel, quietly, start_from, write_bound
 from rstar.errors import ConfigError, StageError
 from rstar.seeds import derive
 from rstar.training.folder import finished, identity_of
@@ -48,6 +49,7 @@ class TrainingResult:
     model: Path
     num_groups: int
     num_pairs: int
+    """Trained on; of a baseline, the labelled steps or trajectories."""
     num_held_out_pairs: int
     num_steps: int
     losses: tuple[float, ...]
@@ -67,19 +69,39 @@ class TrainingResult:
 
 
 def train(
-    groups: Sequence[PairGroup], *, base: Path, out: Path, config: PPMConfig, seed: int
+    groups: Sequence[PairGroup],
+    *,
+    base: Path,
+    out: Path,
+    config: PPMConfig,
+    seed: int,
+    labelled: Sequence[LabelledGroup] = (),
 ) -> TrainingResult:
     """Train a preference model on `groups`, from the policy in the folder `base`, into the folder `out`.
 
-    `seed` decides which problems are held out and the order of the rest. Called again with equal arguments it goes on
+    A baseline (`config.objective`) learns from `labelled` instead, which `labels.labelled_set` draws from the same trees;
+    it too is measured on the pairs of `groups` that are held out (an ORM on the final ones). `seed` decides which problems are held out and the order of the rest. Called again with equal arguments it goes on
     where it was stopped, or returns at once when `out` is complete. Raises StageError when there are too few pairs, a
     step is too long for `max_length` or the model, or `out` holds another training; ConfigError when `base` is no
     model folder.
     """
-    groups = trained_on(groups, config.objective)
-    training_groups, held_out = split(groups, share=config.held_out_share, seed=seed)
+    assert config.objective is not Objective.PPM or not labelled, "a preference model learns from pairs alone"
+    if config.objective is Objective.ORM:  # it has never seen a prefix that is not a whole trajectory
+        groups = [group for group in groups if group.kind is PairKind.FINAL]
+    training_pairs, held_out = split(groups, share=config.held_out_share, seed=seed)
+    training_groups: Sequence[Group] = training_pairs
+    if config.objective is not Objective.PPM:
+        training_groups = _without_problems(labelled, held_out)
+        if not training_groups:
+            raise StageError(
+                f"objective {config.objective} learns from labelled groups, and there are none but of held-out problems"
+            )
     identity = identity_of(
-        config, no_effect=_NO_EFFECT_ON_WEIGHTS, seed=seed, data_hash=data_hash(groups), base=base
+        config,
+        no_effect=_NO_EFFECT_ON_WEIGHTS,
+        seed=seed,
+        data_hash=data_hash([*groups, *labelled]),
+        base=base,
     )
     done = finished(out, identity)
     if done is not None:
@@ -103,21 +125,44 @@ def split(groups: Sequence[PairGroup], *, share: float, seed: int) -> tuple[list
     return parts
 
 
-def data_hash(groups: Sequence[PairGroup]) -> str:
+def _without_problems(
+    labelled: Sequence[LabelledGroup], held_out: Sequence[PairGroup]
+) -> list[LabelledGroup]:
+    problems = {group.problem_id for group in held_out}
+    return [group for group in labelled if group.problem_id not in problems]
+
+
+def data_hash(groups: Sequence[Group]) -> str:
     """SHA-256 of what the groups teach: problems, token ids, Q-values, pairs, in order."""
     digest = hashlib.sha256()
     for group in groups:
-        sides = [[[c.token_ids, c.q_value] for c in side] for side in (group.chosen, group.rejected)]
-        content = [group.problem_id, group.tree_index, group.kind, group.prefix_ids, *sides, group.pairs]
+        content: list[Any]
+        match group:
+            case PairGroup():
+                sides = [[[c.token_ids, c.q_value] for c in side] for side in (group.chosen, group.rejected)]
+                content = [
+                    group.problem_id,
+                    group.tree_index,
+                    group.kind,
+                    group.prefix_ids,
+                    *sides,
+                    group.pairs,
+                ]
+            case LabelledGroup():
+                labels = [[c.token_ids, c.q_value] for c in group.continuations]
+                content = [group.problem_id, group.tree_index, group.prefix_ids, labels]
         digest.update(json.dumps(content).encode())
     return digest.hexdigest()
 
 
 class TrainedObjective(nn.Module):
-    """A preference model and what it learns: a micro-batch in, the sum of its groups' losses out."""
+    """A preference model and what it learns: a micro-batch in, the sum of its groups' losses out. For `Objective.ORM` the
+    model must give its numbers without a bound."""
 
     def __init__(self, ppm: ProcessPreferenceModel, objective: Objective) -> None:
         super().__init__()
+        unbounded = ppm.score_bound is ScoreBound.NONE
+        assert unbounded or objective is not Objective.ORM, "cross-entropy is over the head's own numbers"
         self.ppm = ppm
         self.objective = objective
 
@@ -131,7 +176,7 @@ class TrainedObjective(nn.Module):
             case Objective.PQM:
                 loss = q_value_loss(rewards_S, batch["q_values"], batch["score_weights"])
             case Objective.ORM:
-                loss = outcome_loss(rewards_S, batch["correct"], batch["score_weights"])
+                loss = outcome_loss(rewards_S, batch["q_values"], batch["score_weights"])
         return {"loss": loss}
 
 
@@ -169,7 +214,7 @@ class _EvaluateAtTheEnd(TrainerCallback):
 
 
 def _train(
-    groups: Sequence[PairGroup],
+    groups: Sequence[Group],
     held_out: Sequence[PairGroup],
     base: Path,
     out: Path,
@@ -178,7 +223,8 @@ def _train(
     identity: dict[str, Any],
 ) -> TrainingResult:
     micro_batches, per_step = plan(groups, config, seed=seed, num_processes=num_processes())
-    ppm = start_from(base, config.score_bound, attention=config.attention)
+    bound = ScoreBound.NONE if config.objective is Objective.ORM else config.score_bound
+    ppm = start_from(base, bound, attention=config.attention)
     context = ppm.config.max_position_embeddings
     if config.max_length > context:
         raise ConfigError(f"max_length is {config.max_length}; it must be at most the base model's {context}")
@@ -218,14 +264,15 @@ def _train(
         "schema_version": SCHEMA_VERSION,
         **identity,
         "num_groups": len(groups),
-        "num_pairs": sum(len(group.pairs) for group in groups),
-        "num_held_out_pairs": sum(len(group.pairs) for group in held_out),
+        "num_pairs": sum(group.size for group in groups),
+        "num_held_out_pairs": sum(group.size for group in held_out),
         "num_steps": trainer.state.global_step,
         "losses": fitted.losses,
         "accuracies": accuracies,
         "best_step": max(accuracies, key=lambda step: (accuracies[step], -step)),
     }
     if trainer.is_world_process_zero():
+        write_bound(ppm.config, config.score_bound)
         ppm.classifier.to(number_format(base)).save_pretrained(out)
         tokenizer.save_pretrained(out)
     finish(trainer, out, done)
