@@ -79,23 +79,27 @@ def train(
 ) -> TrainingResult:
     """Train a preference model on `groups`, from the policy in the folder `base`, into the folder `out`.
 
-    A baseline (`config.objective`) learns from `labelled` instead, which `labels.labelled_set` draws from the same trees;
-    it too is measured on the pairs of `groups` that are held out (an ORM on the final ones). `seed` decides which problems are held out and the order of the rest. Called again with equal arguments it goes on
-    where it was stopped, or returns at once when `out` is complete. Raises StageError when there are too few pairs, a
-    step is too long for `max_length` or the model, or `out` holds another training; ConfigError when `base` is no
-    model folder.
+    A baseline (`config.objective`) learns from `labelled` instead, which `labels.labelled_set` draws from the same trees
+    for its objective; it too is measured on the pairs that are held out, an ORM on the final ones among them. `seed`
+    decides which problems are held out, the same for every objective, and the order of the rest. Called again with equal
+    arguments it goes on where it was stopped, or returns at once when `out` is complete. Raises StageError when there is
+    too little to train on or to measure by, a step is too long for `max_length` or the model, or `out` holds another
+    training; ConfigError when `base` is no model folder.
     """
-    assert config.objective is not Objective.PPM or not labelled, "a preference model learns from pairs alone"
-    if config.objective is Objective.ORM:  # it has never seen a prefix that is not a whole trajectory
-        groups = [group for group in groups if group.kind is PairKind.FINAL]
+    objective = config.objective
+    assert objective is not Objective.PPM or not labelled, "a preference model learns from pairs alone"
     training_pairs, held_out = split(groups, share=config.held_out_share, seed=seed)
     training_groups: Sequence[Group] = training_pairs
-    if config.objective is not Objective.PPM:
+    if objective is not Objective.PPM:
         training_groups = _without_problems(labelled, held_out)
         if not training_groups:
             raise StageError(
-                f"objective {config.objective} learns from labelled groups, and there are none but of held-out problems"
+                f"objective {objective} learns from labelled groups, and there are none but of held-out problems"
             )
+    if objective is Objective.ORM:  # it never reads a prefix that is not whole
+        held_out = [group for group in held_out if group.kind is PairKind.FINAL]
+        if not held_out:
+            raise StageError("objective orm is measured on final pairs, and the held-out problems have none")
     identity = identity_of(
         config,
         no_effect=_NO_EFFECT_ON_WEIGHTS,
@@ -140,18 +144,10 @@ def data_hash(groups: Sequence[Group]) -> str:
         match group:
             case PairGroup():
                 sides = [[[c.token_ids, c.q_value] for c in side] for side in (group.chosen, group.rejected)]
-                content = [
-                    group.problem_id,
-                    group.tree_index,
-                    group.kind,
-                    group.prefix_ids,
-                    *sides,
-                    group.pairs,
-                ]
+                content = [group.kind, group.prefix_ids, *sides, group.pairs]
             case LabelledGroup():
-                labels = [[c.token_ids, c.q_value] for c in group.continuations]
-                content = [group.problem_id, group.tree_index, group.prefix_ids, labels]
-        digest.update(json.dumps(content).encode())
+                content = [group.prefix_ids, [[c.token_ids, c.q_value] for c in group.continuations]]
+        digest.update(json.dumps([group.problem_id, group.tree_index, *content]).encode())
     return digest.hexdigest()
 
 

@@ -196,9 +196,9 @@ def test_baselines_learn_from_labels_and_are_measured_on_the_same_held_out_pairs
     result = train(GROUPS, base=base, out=tmp_path, config=config, seed=5, labelled=labelled)
     assert result.losses[-1] < 0.8 * result.losses[0]
     assert result.accuracy > 0.8
-    pairs = FINALS if objective is Objective.ORM else GROUPS
-    _, held_out = split(pairs, share=config.held_out_share, seed=5)
-    assert result.num_held_out_pairs == sum(len(group.pairs) for group in held_out)
+    _, held_out = split(GROUPS, share=config.held_out_share, seed=5)
+    measured = [g for g in held_out if objective is Objective.PQM or g.kind is PairKind.FINAL]
+    assert result.num_held_out_pairs == sum(len(group.pairs) for group in measured)
     problems = {group.problem_id for group in held_out}
     assert result.num_pairs == sum(g.size for g in labelled if g.problem_id not in problems)
     with pytest.raises(StageError, match=r"different: data_hash\)"):
@@ -294,6 +294,11 @@ def test_bad_inputs_are_one_clear_line(base: Path, tmp_path: Path) -> None:
         StageError, match=r"^objective orm learns from labelled groups, and there are none but"
     ):
         train(GROUPS, base=base, out=tmp_path, config=orm, seed=0)
+    steps = [group for group in GROUPS if group.kind is PairKind.STEP]
+    with pytest.raises(
+        StageError, match=r"^objective orm is measured on final pairs, and the held-out problems have"
+    ):
+        train(steps, base=base, out=tmp_path, config=orm, seed=0, labelled=LABELLED[Objective.ORM])
     with pytest.raises(ConfigError, match=r"^max_length is 512; it must be at most the base model's 256$"):
         train(GROUPS, base=base, out=tmp_path, config=dataclasses.replace(CONFIG, max_length=512), seed=0)
     with pytest.raises(StageError, match=r"max_length is 3: raise it or lower max_tokens of the pairs$"):
