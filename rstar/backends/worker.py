@@ -20,7 +20,7 @@ from copy import copy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from rstar.backends.loading import EngineSettings, load_engine
+from rstar.backends.loading import EngineSettings, one_line
 from rstar.backends.stats import EngineStats
 from rstar.errors import ConfigError
 from rstar.protocols import Candidate, ProposeRequest
@@ -46,12 +46,12 @@ class Reply:
 def work(settings: EngineSettings, inbox: Inbox, reply: Callable[[Reply], None]) -> None:
     """Load an engine, say so, and serve the inbox until it holds None."""
     try:
-        engine = load_engine(settings)
+        engine = settings.load()
     except ConfigError as error:
         reply(Reply(error=str(error), config_error=True))
         return
     except Exception as error:
-        reply(Reply(error=f"the model did not load: {_one_line(error)}"))
+        reply(Reply(error=f"the model did not load: {one_line(error)}"))
         return
     reply(Reply())
     _serve(engine, inbox, reply)
@@ -75,7 +75,7 @@ def _serve(engine: Engine, inbox: Inbox, reply: Callable[[Reply], None]) -> None
             Exception
         ) as error:  # the model failed (out of memory, say): these requests fail, the replica lives
             engine.reset()
-            reply(Reply(failed=sorted(running), error=_one_line(error), stats=copy(engine.stats)))
+            reply(Reply(failed=sorted(running), error=one_line(error), stats=copy(engine.stats)))
             running.clear()
             continue
         if finished:
@@ -134,8 +134,3 @@ def main() -> None:
     with contextlib.suppress(BrokenPipeError):
         work(settings, inbox, lambda reply: write_frame(replies, reply))
     os._exit(0)  # the listener still waits on stdin, which an ordinary exit would trip over
-
-
-def _one_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else ''}"
