@@ -11,7 +11,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from ppm.scoring_engine import ScoringSettings, ScoringStats, Siblings
+from ppm.scoring_engine import ScoringStats, Siblings
+from ppm.scoring_settings import ScoringSettings
 from rstar.backends.loading import read_config, read_tokenizer
 from rstar.backends.pool import ReplicaPool, choose_replicas
 from rstar.errors import BackendError, ConfigError

@@ -1,11 +1,12 @@
-"""Scores of steps, batched and with what is known kept: each pass of the model computes only what is new.
+"""Scores of steps, batched and with what is known kept: the model computes only what is new.
 
 A request is a prefix and the steps that may follow it. The longest known beginning of the prefix comes from a cache of
-keys and values; the rest of the prefix and all its steps, as one tree of tokens, are a row of the batch. What a pass
-computes stays in the cache, so the requests that continue one of the steps find everything up to there.
+keys and values; the rest of the prefix and all its steps, as one tree of tokens, are a row of a batch. What is computed
+stays in the cache, so the requests that continue one of the steps find everything up to there. A step of the engine takes
+what waits, and gives rows of about one size a pass of their own.
 
-The engine is synchronous and owned by one thread. What this file does not cover: processes (`rstar.backends.pool`),
-asking from a search (`scorer`).
+The engine is synchronous and owned by one thread. What this file does not cover: how it is built and checked
+(`scoring_settings`), processes (`rstar.backends.pool`), asking from a search (`scorer`).
 """
 
 from __future__ import annotations
@@ -15,25 +16,25 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from itertools import groupby
 
 import torch
 from torch import Tensor
 
-from ppm.batches import PADDING_ID, judged_ids, lay_out
-from ppm.model import ProcessPreferenceModel, load, visible
+from ppm.batches import PADDING_ID, judged_ids
+from ppm.model import ProcessPreferenceModel, visible
 from ppm.token_tree import TokenTree, token_tree
 from rstar.backends.attention import TreeCache
 from rstar.backends.kv_pool import KVShape
-from rstar.backends.loading import check_device, check_dtype, kv_shape, one_line
 from rstar.backends.prefix_cache import PrefixCache
 from rstar.backends.stats import Totals
-from rstar.errors import ConfigError
 
 _WORTH_WAITING_FOR = 16
-"""A request waits for another one's pass if that computes so many tokens, or more, of its own prefix."""
+"""A request waits for the next step if another one, in this step, computes so many unknown tokens of its prefix."""
 _COLUMNS_PER_TOKEN = 8
-"""Columns of keys and values in one pass, known ones and padding included, for each token of `max_pass_tokens`."""
+"""Most columns of keys and values in one step, known ones and padding included, for each token of `max_pass_tokens`."""
+_MIN_WIDTH = 16
+"""Rows with fewer new tokens are not told apart by size: a pass of their own costs more than their padding."""
 
 
 @dataclass(slots=True)
@@ -65,6 +66,7 @@ class Siblings:
 class _Job:
     job_id: int
     request: Siblings
+    scores: list[float]
 
 
 @dataclass(slots=True)
@@ -79,43 +81,8 @@ class _Row:
     is_cut: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScoringSettings:
-    """What a scoring engine is built from. `device` is a torch device."""
-
-    model: Path
-    device: str
-    dtype: str
-    max_length: int
-    max_pass_tokens: int
-    prefix_cache_mb: int
-
-    def __post_init__(self) -> None:
-        check_dtype(self.dtype)
-        if self.max_pass_tokens < 1:
-            raise ConfigError(f"max_pass_tokens is {self.max_pass_tokens}; it must be at least 1")
-        if self.prefix_cache_mb < 0:
-            raise ConfigError(
-                f"prefix_cache_mb is {self.prefix_cache_mb}; it must be at least 0 (0: no cache)"
-            )
-
-    def load(self) -> ScoringEngine:
-        """The model in an engine, checked. Raises ConfigError with one line otherwise."""
-        check_device(self.device)
-        model = load(self.model, dtype=self.dtype).eval().requires_grad_(False).to(self.device)
-        engine = ScoringEngine(
-            model,
-            kv_shape(model.trunk, self.model),
-            max_length=self.max_length,
-            max_pass_tokens=self.max_pass_tokens,
-            prefix_cache_bytes=self.prefix_cache_mb << 20,
-        )
-        _check_engine(engine, model, self)
-        return engine
-
-
 class ScoringEngine:
-    """Scores what waits, one pass of the model a step. `submit`, then `step` until `has_work` is false."""
+    """Scores what waits. `submit`, then `step` until `has_work` is false."""
 
     def __init__(
         self,
@@ -146,24 +113,20 @@ class ScoringEngine:
 
     def submit(self, job_id: int, request: Siblings) -> None:
         """Queue a request."""
-        self._waiting.append(_Job(job_id, request))
+        self._waiting.append(_Job(job_id, request, [0.0] * len(request.steps)))
 
     @torch.inference_mode()
     def step(self) -> list[tuple[int, list[float]]]:
-        """One pass over what waits, the oldest first; returns the scores, in [-1, 1], of the requests that were in it."""
+        """Score what waits, the oldest first and only so much of it; returns the scores, in [-1, 1], of those requests."""
         started_s = time.perf_counter()
         rows = self._next_rows()
-        found: dict[int, list[float]] = {}
-        if rows:
-            scores = iter(self._pass(rows))
-            for row in rows:
-                of_job = found.setdefault(row.job.job_id, [0.0] * len(row.job.request.steps))
-                for step in row.steps:
-                    of_job[step] = next(scores)
+        for _, alike in groupby(sorted(rows, key=_size), key=_size):
+            self._pass(list(alike))
         self.stats.busy_s += time.perf_counter() - started_s
-        return list(found.items())
+        jobs = {row.job.job_id: row.job for row in rows}
+        return [(job_id, job.scores) for job_id, job in jobs.items()]
 
-    # --- what goes into a pass ---
+    # --- what goes into a step ---
 
     def _next_rows(self) -> list[_Row]:
         """The rows of the oldest request, and of those behind it for which there is room; they leave the queue."""
@@ -219,8 +182,8 @@ class ScoringEngine:
 
     # --- the pass ---
 
-    def _pass(self, rows: list[_Row]) -> list[float]:
-        """Scores of the rows' steps, row by row."""
+    def _pass(self, rows: list[_Row]) -> None:
+        """Compute the scores of the rows' steps."""
         width = max(len(row.tree) for row in rows)
         ids, positions, ends, read_at = [], [], [], []
         for index, row in enumerate(rows):
@@ -238,7 +201,10 @@ class ScoringEngine:
             torch.tensor(read_at, device=self._shape.device),
             cache,
         )
+        scores = iter(scores_S.float().clamp(-1, 1).tolist())  # only an unbounded score is ever outside
         for index, row in enumerate(rows):
+            for step in row.steps:
+                row.job.scores[step] = next(scores)
             if not row.is_cut:
                 self._keep(index, row, cache)
         self.stats.passes += 1
@@ -246,10 +212,6 @@ class ScoringEngine:
         self.stats.computed_tokens += sum(len(row.tree) for row in rows)
         self.stats.padded_tokens += width * len(rows)
         self.stats.cached_tokens += sum(row.num_known for row in rows)
-        scores: list[float] = (
-            scores_S.float().clamp(-1, 1).tolist()
-        )  # only an unbounded score is ever outside
-        return scores
 
     def _keep(self, index: int, row: _Row, cache: TreeCache) -> None:
         """Prefix and steps of a row into the prefix cache."""
@@ -265,34 +227,6 @@ class ScoringEngine:
             self._cache.insert(prefix_ids + row.job.request.steps[step], start, partial(computed, path))
 
 
-def _check_engine(engine: ScoringEngine, model: ProcessPreferenceModel, settings: ScoringSettings) -> None:
-    """Compare the engine, once with everything new and once with most of it known, with the model by itself."""
-    vocab_size: int = model.config.vocab_size
-    length = min(24, engine._max_length // 2)
-    ids = tuple((7919 * (at + 1)) % vocab_size for at in range(2 * length))
-    kind = model.config.model_type
-    refusal = f"model folder {settings.model}: this back-end cannot score with a {kind} model"
-    largest = 0.0
-    try:
-        for job_id, end in enumerate(range(1, length, max(1, length // 3))):
-            request = Siblings(ids[:end], (ids[end : end + length], ids[end : end + 2], ids[:1]))
-            engine.submit(job_id, request)
-            ((_, found),) = engine.step()
-            exact = reference_scores(model, [request.prefix_ids + step for step in request.steps])
-            largest = max(largest, *(abs(a - b) for a, b in zip(found, exact, strict=True)))
-    except Exception as error:  # whatever an architecture trips over
-        raise ConfigError(f"{refusal}: {one_line(error)}; use vLLM") from None
-    tolerance = 1e-3 if torch.finfo(engine._shape.dtype).eps < 1e-5 else 0.3
-    if not largest <= tolerance:
-        raise ConfigError(f"{refusal}: its scores differ by {largest:.3g} from the model's own; use vLLM")
-    engine.reset()
-    engine.stats = ScoringStats()
-
-
-def reference_scores(model: ProcessPreferenceModel, sequences: Sequence[tuple[int, ...]]) -> list[float]:
-    """The scores of whole sequences, as in training: each in a row of its own, by one pass without any cache."""
-    inputs = lay_out(sequences, range(len(sequences)), share_rows=False)
-    with torch.inference_mode():
-        scores_S = model(**{name: tensor.to(model.classifier.device) for name, tensor in inputs.items()})
-    found: list[float] = scores_S.float().clamp(-1, 1).tolist()
-    return found
+def _size(row: _Row) -> int:
+    """Rows of one size share a pass: each is more than half as wide as the widest, so less than half of it is padding."""
+    return max(len(row.tree), _MIN_WIDTH).bit_length()

@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForSequenceClassification
 
-from ppm.scoring_engine import ScoringEngine, ScoringSettings, Siblings
+from ppm.scoring_engine import ScoringEngine, Siblings
+from ppm.scoring_settings import ScoringSettings
 from rstar.errors import ConfigError
 from tests.ppm.models import random_ids, save_tiny_ppm
 
@@ -159,6 +160,19 @@ def test_what_waits_shares_a_pass_and_a_pass_takes_only_so_many_new_tokens(engin
         assert other.stats.computed_tokens == 13 * 6
         answer(other, requests)  # of known prefixes the steps alone are new
         assert other.stats.computed_tokens == (13 + 2) * 6
+
+
+def test_requests_of_unlike_sizes_are_not_padded_to_each_other(engine: ScoringEngine) -> None:
+    chance = random.Random(1)
+    requests = [
+        Siblings((2 + at, *random_ids(chance, 0, 1 + 40 * at)), random_steps(chance)) for at in range(6)
+    ]
+    before = engine.stats + type(engine.stats)()
+    engine.reset()
+    answer(engine, requests)
+    spent = engine.stats - before
+    assert 1 < spent.passes < len(requests)
+    assert spent.padded_tokens < 2 * spent.computed_tokens
 
 
 def test_known_columns_bound_a_pass_too(engine: ScoringEngine) -> None:
