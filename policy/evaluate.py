@@ -16,7 +16,7 @@ from policy.selection import TOP_K, Method, selected, votes_of
 from policy.statistics import ALL_LEVELS, Interval, PairedDifference, mean_interval, paired_difference
 from rstar.seeds import derive, rng
 
-NUM_SUBSETS = 100
+NUM_SUBSETS = 50
 """Random subsets of a problem's trees over which an outcome is averaged, where there are more."""
 NUM_RESAMPLES = 2000
 """Of the bootstrap."""
