@@ -1,21 +1,28 @@
 """What an evaluation by search leaves of its trees: their answers, graded after the search, one JSON line each.
 
-An evaluation writes them beside its store; `evaluate` makes numbers of them, with neither a model nor a grader.
+An evaluation writes them beside its store; `evaluate` makes numbers of them without asking a model or a grader again.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rstar.errors import StoreError
+from rstar.trajectories import trajectories
+from rstar.tree import Tree
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
+
+    from rstar.grading import Grader
+    from rstar.problems import Problem
 
 ATTEMPTS = "attempts.jsonl"
 
@@ -81,6 +88,61 @@ def by_problem(attempts: Iterable[Attempt]) -> list[ProblemAttempts]:
 def _answers(attempts: list[Attempt]) -> tuple[Attempt, ...]:
     found = ((attempt.node_id, attempt) for attempt in attempts if attempt.node_id is not None)
     return tuple(attempt for _, attempt in sorted(found, key=lambda pair: pair[0]))
+
+
+def attempts_of(tree: Tree, level: str) -> list[Attempt]:
+    """A tree's answers, not graded yet; `score` is what the value model said of the whole trajectory in the search."""
+    known = {
+        "problem_id": tree.problem_id,
+        "level": level,
+        "tree_index": tree.tree_index,
+        "tokens": tree.num_tokens,
+    }
+    found = []
+    for trajectory in trajectories(tree):
+        node_id = trajectory.node_ids[-1]
+        node = tree.nodes[node_id]
+        found.append(
+            Attempt(
+                **known, node_id=node_id, answer=trajectory.answer, multiplicity=node.multiplicity,
+                score=node.initial_value, mean_q=trajectory.mean_q,
+            )
+        )  # fmt: skip
+    return found or [Attempt(**known)]
+
+
+async def grade(attempts: Iterable[Attempt], problems: Sequence[Problem], grader: Grader) -> list[Attempt]:
+    """The attempts with `answer_class` and `verified`, by problem in their order, tree and node.
+
+    Raises GradingError if the grader fails.
+    """
+    of_problem: dict[str, list[Attempt]] = defaultdict(list)
+    for attempt in attempts:
+        of_problem[attempt.problem_id].append(attempt)
+
+    async def graded(problem: Problem) -> list[Attempt]:
+        ordered = sorted(of_problem[problem.id], key=lambda one: (one.tree_index, one.node_id or 0))
+        answers = [one.answer for one in ordered if one.answer is not None]
+        classes = iter(await grader.classes(answers))
+        verdicts = await asyncio.gather(*(grader.grade(answer, problem.answer) for answer in answers))
+        equal = iter([verdict.equal for verdict in verdicts])
+        return [
+            one if one.answer is None else replace(one, answer_class=next(classes), verified=next(equal))
+            for one in ordered
+        ]
+
+    return [one for part in await asyncio.gather(*map(graded, problems)) for one in part]
+
+
+def rescored(
+    attempts: Iterable[Attempt], scores: Mapping[tuple[str, int], Mapping[int, float]]
+) -> list[Attempt]:
+    """The attempts with another value model's scores: of each tree (problem id and index) by the node of the answer."""
+    return [
+        one if one.node_id is None
+        else replace(one, score=scores[one.problem_id, one.tree_index][one.node_id])
+        for one in attempts
+    ]  # fmt: skip
 
 
 def write_attempts(path: Path, attempts: Iterable[Attempt]) -> None:

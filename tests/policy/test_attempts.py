@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 
-from policy.attempts import Attempt, by_problem, read_attempts, write_attempts
+from policy.attempts import (
+    Attempt,
+    attempts_of,
+    by_problem,
+    grade,
+    read_attempts,
+    rescored,
+    write_attempts,
+)
 from rstar.errors import StoreError
+from rstar.grading import Grader
+from rstar.problems import Problem
+from rstar.tree import Tree
 from tests.policy import attempts as some
 from tests.policy.attempts import Answer, attempts_at
+from tests.policy.forest import add_solution, tree_of
 
 
 @given(trees=some.trees())
@@ -72,3 +86,63 @@ def test_what_is_no_file_of_attempts_is_one_clear_line(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"attempts.jsonl:1: level: field required"):
         read_attempts(path)
     assert Attempt(problem_id="p", level="", tree_index=0, tokens=1).verified is False
+
+
+def solved_tree(tree_index: int, answers: list[str], *, problem_id: str = "p") -> Tree:
+    """A tree with these answers, each from a program of its own, not judged."""
+    tree = tree_of(problem_id, tree_index)
+    tree.num_tokens = 100 + tree_index
+    for at, answer in enumerate(answers):
+        *_, node_id = add_solution(tree, [f"x = {at}\nprint(x)"], answer, verified=None, multiplicity=at + 1, q=0.5)  # fmt: skip
+        tree.nodes[node_id].initial_value = at / 10
+    return tree
+
+
+def test_a_trees_attempts_are_its_answers_with_what_the_search_knew_of_them() -> None:
+    first, second = attempts_of(solved_tree(3, ["7", "8"]), "easy")
+    assert (first.problem_id, first.level, first.tree_index, first.tokens) == ("p", "easy", 3, 103)
+    assert [
+        (one.node_id, one.answer, one.multiplicity, one.score, one.mean_q) for one in (first, second)
+    ] == [
+        (2, "7", 1, 0.0, 0.5),
+        (4, "8", 2, 0.1, 0.5),
+    ]
+    (nothing,) = attempts_of(solved_tree(0, []), "easy")
+    assert nothing == Attempt(problem_id="p", level="easy", tree_index=0, tokens=100)
+
+
+def test_grading_numbers_equal_answers_of_a_problem_over_its_trees_and_compares_with_its_reference() -> None:
+    trees = [
+        solved_tree(1, ["1/2", "3"]),
+        solved_tree(0, ["4", "0.5"]),
+        solved_tree(2, []),
+        solved_tree(0, ["3"], problem_id="other"),
+    ]
+    problems = [
+        Problem(id="other", question="?", answer="3"),
+        Problem(id="p", question="?", answer=r"\frac{1}{2}"),
+    ]
+
+    async def graded() -> list[Attempt]:
+        async with Grader() as grader:
+            return await grade([one for tree in trees for one in attempts_of(tree, "easy")], problems, grader)
+
+    found = [
+        (one.problem_id, one.tree_index, one.answer, one.answer_class, one.verified)
+        for one in asyncio.run(graded())
+    ]
+    assert found == [
+        ("other", 0, "3", 0, True),
+        ("p", 0, "4", 0, False),
+        ("p", 0, "0.5", 1, True),
+        ("p", 1, "1/2", 1, True),
+        ("p", 1, "3", 2, False),
+        ("p", 2, None, None, False),
+    ]
+
+
+def test_other_scores_replace_those_of_the_search_and_nothing_else() -> None:
+    attempts = [one for answers in (["7", "8"], []) for one in attempts_of(solved_tree(0, answers), "easy")]
+    found = rescored(attempts, {("p", 0): {2: -0.5, 4: 0.25}})
+    assert [one.score for one in found] == [-0.5, 0.25, None]
+    assert [replace(one, score=None) for one in found] == [replace(one, score=None) for one in attempts]
