@@ -92,23 +92,20 @@ def _answers(attempts: list[Attempt]) -> tuple[Attempt, ...]:
 
 def attempts_of(tree: Tree, level: str) -> list[Attempt]:
     """A tree's answers, not graded yet; `score` is what the value model said of the whole trajectory in the search."""
-    known = {
-        "problem_id": tree.problem_id,
-        "level": level,
-        "tree_index": tree.tree_index,
-        "tokens": tree.num_tokens,
-    }
+    nothing = Attempt(
+        problem_id=tree.problem_id, level=level, tree_index=tree.tree_index, tokens=tree.num_tokens
+    )
     found = []
     for trajectory in trajectories(tree):
         node_id = trajectory.node_ids[-1]
         node = tree.nodes[node_id]
         found.append(
-            Attempt(
-                **known, node_id=node_id, answer=trajectory.answer, multiplicity=node.multiplicity,
+            replace(
+                nothing, node_id=node_id, answer=trajectory.answer, multiplicity=node.multiplicity,
                 score=node.initial_value, mean_q=trajectory.mean_q,
             )
         )  # fmt: skip
-    return found or [Attempt(**known)]
+    return found or [nothing]
 
 
 async def grade(attempts: Iterable[Attempt], problems: Sequence[Problem], grader: Grader) -> list[Attempt]:
