@@ -65,6 +65,7 @@ def round_command(
         raise ConfigError(f"there is no round {last}; {recipe} has rounds 1 to {len(recipes)}")
     folder = run_folder or Path("runs") / recipes[0].name
     arguments = _arguments(recipe, settings or [])
+    complete = last == len(recipes)
     if what == "show":
         values = plain(recipes[last - 1])
         if as_json:
@@ -74,13 +75,19 @@ def round_command(
 
             print(yaml.safe_dump(values, sort_keys=False), end="")
     elif what == "status":
-        _status(recipes[:last], folder, arguments, as_json=as_json)
+        _status(recipes[:last], folder, arguments, complete=complete, as_json=as_json)
     else:
-        _run(recipes[:last], folder, arguments, may_stop=what == "all", as_json=as_json)
+        _run(recipes[:last], folder, arguments, complete=complete, may_stop=what == "all", as_json=as_json)
 
 
 def _run(
-    recipes: Sequence[RoundRecipe], folder: Path, arguments: str, *, may_stop: bool, as_json: bool
+    recipes: Sequence[RoundRecipe],
+    folder: Path,
+    arguments: str,
+    *,
+    complete: bool,
+    may_stop: bool,
+    as_json: bool,
 ) -> None:
     from rounds.driver import run_stages
     from rounds.health import coverage
@@ -96,7 +103,8 @@ def _run(
 
     manifests: dict[str, Manifest] = {}
     shares: list[float] = []
-    for recipe, stages in zip(recipes, stages_by_round(recipes, arguments=arguments), strict=True):
+    by_round = stages_by_round(recipes, complete=complete, arguments=arguments)
+    for recipe, stages in zip(recipes, by_round, strict=True):
         manifests |= run_stages(folder, stages, announce)
         shares.append(coverage(manifests[f"round{recipe.round_index}/search"].summary))
         least = recipe.min_coverage_gain
@@ -120,11 +128,14 @@ def _headline(markdown: str) -> str:
     return "\n".join(line.replace("**", "") for line in markdown.splitlines() if line.startswith("- **"))
 
 
-def _status(recipes: Sequence[RoundRecipe], folder: Path, arguments: str, *, as_json: bool) -> None:
+def _status(
+    recipes: Sequence[RoundRecipe], folder: Path, arguments: str, *, complete: bool, as_json: bool
+) -> None:
     from rounds.driver import status
     from rounds.stages import stages_by_round
 
-    stages = [stage for one in stages_by_round(recipes, arguments=arguments) for stage in one]
+    by_round = stages_by_round(recipes, complete=complete, arguments=arguments)
+    stages = [stage for one in by_round for stage in one]
     found = status(folder, stages)
     if as_json:
         print_json(
