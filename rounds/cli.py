@@ -80,6 +80,39 @@ def round_command(
         _run(recipes[:last], folder, arguments, complete=complete, may_stop=what == "all", as_json=as_json)
 
 
+@app.command()
+def processbench(
+    data: Annotated[Path, typer.Argument(help="JSON or JSONL in ProcessBench's format.", show_default=False)],
+    model: Annotated[Path, typer.Option(help="Folder of a preference model.", show_default=False)],
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            help="Score below which a step is wrong.",
+            show_default="the best on half of the rows, on the other half",
+        ),
+    ] = None,
+    prompt_format: Annotated[str, typer.Option(help="How the problem is put to the model.")] = "bare",
+    as_json: AsJson = False,
+) -> None:
+    """How well a preference model finds the first wrong step of a solution."""
+    import asyncio
+    from dataclasses import asdict
+
+    from ppm.processbench import evaluate_model
+    from rstar.prompts import FORMATS
+
+    if prompt_format not in FORMATS:
+        raise ConfigError(f"no prompt format {prompt_format!r}; there are {', '.join(FORMATS)}")
+    found = asyncio.run(evaluate_model(data, model, format=FORMATS[prompt_format], threshold=threshold))
+    if as_json:
+        print_json({**asdict(found), "f1": found.f1})
+        return
+    chosen = f"chosen on {found.num_calibration} other rows" if found.num_calibration else "given"
+    print(f"F1 {found.f1:.1%}, threshold {found.threshold:.3g} ({chosen})")
+    print(f"first wrong step found: {found.accuracy_erroneous:.1%} of {found.num_erroneous}")
+    print(f"right solutions left alone: {found.accuracy_correct:.1%} of {found.num_correct}")
+
+
 def _run(
     recipes: Sequence[RoundRecipe],
     folder: Path,

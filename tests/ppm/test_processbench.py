@@ -6,6 +6,8 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +174,15 @@ def test_a_folder_with_a_preference_model_is_evaluated(tmp_path: Path) -> None:
     data.write_text("".join(json.dumps(value) + "\n" for value in values))
     result = asyncio.run(evaluate_model(data, tmp_path / "ppm", format=BARE, threshold=-2.0))
     assert (result.num_erroneous, result.accuracy_erroneous, result.accuracy_correct) == (2, 0, 1)
+    command = [sys.executable, "-m", "rounds.cli", "processbench", str(data), "--threshold=-2", "--model"]
+    ran = subprocess.run([*command, str(tmp_path / "ppm")], capture_output=True, text=True, check=True)
+    assert ran.stdout.splitlines() == [
+        "F1 0.0%, threshold -2 (given)",
+        "first wrong step found: 0.0% of 2",
+        "right solutions left alone: 100.0% of 2",
+    ]
+    wrong = subprocess.run([*command, str(tmp_path / "no")], capture_output=True, text=True, check=False)
+    assert (wrong.returncode, wrong.stderr) == (2, f"error: model folder {tmp_path / 'no'} does not exist\n")
     with pytest.raises(ConfigError, match=r"does not exist"):
         asyncio.run(evaluate_model(data, tmp_path / "ppm" / "none", format=BARE))
 

@@ -39,9 +39,9 @@ from rounds.evaluation import (
     single_sample,
 )
 from rounds.pools import EVALUATION, TRAIN
-from rounds.recipe import RoundRecipe, load
+from rounds.recipe import RoundRecipe, load, load_rounds
 from rounds.searching import make_evaluation, value_model
-from rounds.stages import base_model
+from rounds.stages import base_model, stages_by_round
 from rstar.backends.loading import read_tokenizer
 from rstar.config import SearchConfig, to_plain
 from rstar.errors import ConfigError
@@ -363,3 +363,43 @@ def test_levels_are_taken_as_the_recipe_says(recipe: RoundRecipe, inputs: Inputs
         ConfigError, match=r"it takes none of the held-out problems; their levels are easy, medium"
     ):
         taken({"easy": 0})
+
+
+def test_each_round_evaluates_its_system_and_its_ppm_with_the_first_policy_and_scaling_follows_the_last() -> (
+    None
+):
+    recipes = load_rounds("embedded", SETTINGS)
+    stages = {s.name: s for one in stages_by_round(recipes, complete=True) for s in one}
+    for index in (1, 2, 3, 4):
+        system = stages[f"round{index}/system"]
+        assert system.inputs["policy"] is stages[f"round{index}/policy"]
+        assert system.inputs["ppm"] is stages[f"round{index}/ppm"]
+        if index > 1:
+            fixed = stages[f"round{index}/ppm_evaluation"]
+            assert fixed.inputs["policy"] is stages["round1/policy"]
+            assert fixed.inputs["ppm"] is stages[f"round{index}/ppm"]
+        assert system in stages[f"round{index}/report"].inputs.values()
+    assert "round1/ppm_evaluation" not in stages
+    assert stages["scaling"].inputs["ppm"] is stages["round4/ppm"]
+    assert list(stages)[-2:] == ["scaling", "round4/report"]
+    cut = [s.name for one in stages_by_round(recipes[:2]) for s in one]
+    assert "scaling" not in cut
+    assert cut == [name for name in stages if name in cut], (
+        "what is made does not depend on how far a run goes"
+    )
+
+
+@pytest.mark.parametrize(
+    ("setting", "stale"),
+    [
+        ("evaluation.num_samples=9", {"scaling", "round4/report"}),
+        ("evaluation.max_trajectories=3", {"scaling", "round4/report"}),
+        ("engine.max_batch_rows=9", set()),
+    ],
+)
+def test_a_setting_of_the_evaluation_makes_only_evaluations_stale(setting: str, stale: set[str]) -> None:
+    before, after = (
+        {s.name: s.fingerprint for one in stages_by_round(load_rounds("embedded", settings), complete=True) for s in one}
+        for settings in (SETTINGS, (*SETTINGS, setting))
+    )  # fmt: skip
+    assert {name for name in before if before[name] != after[name]} == stale
