@@ -1,4 +1,4 @@
-# Two commands on a fresh machine: `make round1` and `make test`. `make help` lists the rest.
+# Two commands on a fresh machine: `make rounds` and `make test`. `make help` lists the rest.
 #
 # Every target makes what it needs, and only that: the virtual environment, the PyTorch that suits this machine,
 # the packages of setup.cfg at the versions of constraints.txt. Stamp files inside the environment carry a checksum
@@ -29,13 +29,22 @@ DEV := $(VENV)/.installed-dev-$(CHECKSUM)
 ALL := $(VENV)/.installed-all-$(CHECKSUM)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-all round1 test test-all check format bench base lock clean
+.PHONY: help setup setup-all round1 round2 round3 round4 rounds test test-all check format bench base lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
+ROUND = $(BIN)/rstar round $(1) --recipe $(RECIPE) $(foreach pair,$(SET),--set '$(pair)')
 round1: $(RUN) ## search, train, evaluate and report round 1 (RECIPE=embedded SET="search.num_rollouts=16 ...")
-	$(BIN)/rstar round 1 --recipe $(RECIPE) $(foreach pair,$(SET),--set '$(pair)')
+	$(call ROUND,1)
+round2: $(RUN) ## rounds 1 and 2: from here on each round searches with the models of the one before
+	$(call ROUND,2)
+round3: $(RUN) ## rounds 1 to 3: from here on the preference model guides the search
+	$(call ROUND,3)
+round4: $(RUN) ## rounds 1 to 4
+	$(call ROUND,4)
+rounds: $(RUN) ## every round of the recipe, or until coverage gains less than min_coverage_gain
+	$(call ROUND,all)
 
 test: $(TEST) ## run the tests that take seconds (JOBS=2)
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow"

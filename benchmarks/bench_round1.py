@@ -28,7 +28,7 @@ import psutil
 
 from policy.statistics import pass_rates
 from rounds.machine import describe_machine
-from rounds.stages import outcomes
+from rounds.searching import outcomes
 
 LEVELS = ("easy", "medium", "olympiad")
 
@@ -154,7 +154,7 @@ def _spread(values: Sequence[float]) -> str:
 
 
 def _rates(store: Path) -> dict[str, float]:
-    return {rate.level: rate.rate for rate in pass_rates(outcomes(store, 1).values(), levels=LEVELS)}
+    return {rate.level: rate.rate for rate in pass_rates(outcomes(store).values(), levels=LEVELS)}
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

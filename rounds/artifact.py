@@ -22,6 +22,8 @@ SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 STARTED = "started.json"
 """Written first: the fingerprint that an unfinished folder was started with, so that a rerun may continue in it."""
+STORE = "store"
+"""Folder within a stage's own: its trees, or the rows drawn from them."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

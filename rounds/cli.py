@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,9 +15,12 @@ from rstar.cli import AsJson, Settings, app, print_json, run
 from rstar.errors import ConfigError
 
 if TYPE_CHECKING:
+    from rounds.artifact import Manifest
     from rounds.driver import StageStatus
     from rounds.recipe import RoundRecipe
 
+INPUTS_SHOWN = 5
+"""A stage that was made from more, a report, is made from everything."""
 _STYLES = {"complete": "green", "stale": "yellow", "partial": "cyan", "missing": "dim"}
 
 
@@ -25,7 +29,8 @@ def round_command(
     what: Annotated[
         str,
         typer.Argument(
-            metavar="NUMBER|status|show", help="The round to run; status: what is done; show: all settings."
+            metavar="NUMBER|all|status|show",
+            help="The round to run, after those before it; status: what is done; show: all settings.",
         ),
     ],
     recipe: Annotated[str, typer.Option(help="Name of a shipped recipe, or a YAML file.")] = "embedded",
@@ -33,39 +38,93 @@ def round_command(
     run_folder: Annotated[
         Path | None, typer.Option("--run", help="Folder of the run.", show_default="runs/<recipe>")
     ] = None,
-    index: Annotated[int, typer.Option("--round", help="Which round's status or settings.")] = 1,
+    index: Annotated[
+        int | None,
+        typer.Option(
+            "--round",
+            help="Up to which round the status goes, or whose settings are shown.",
+            show_default="the last",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run a round: search, train, evaluate, report. Finished stages are skipped; a stopped one goes on.
+    """Run rounds: search, train, evaluate, report. Finished stages are skipped; a stopped one goes on.
 
-    A changed setting runs again what depends on it, and sets the old results aside.
+    A changed setting runs again what depends on it, and sets the old results aside. With --set rounds.3.KEY=VALUE it
+    changes in one round, otherwise in all.
     """
-    from rounds.recipe import LAST_ROUND, load, plain
+    from rounds.recipe import load_rounds, plain
 
-    if what not in ("status", "show"):
+    if what not in ("all", "status", "show"):
         if not what.isdecimal():
-            raise ConfigError(
-                f"{what!r} is no round; give a number from 1 to {LAST_ROUND}, or status, or show"
-            )
+            raise ConfigError(f"{what!r} is no round; give a number, or all, or status, or show")
         index = int(what)
-    loaded = load(recipe, index, settings or [])
-    folder = run_folder or Path("runs") / loaded.name
-    command = _command(recipe, index, settings or [])
+    recipes = load_rounds(recipe, settings or [])
+    last = len(recipes) if index is None else index
+    if not 1 <= last <= len(recipes):
+        raise ConfigError(f"there is no round {last}; {recipe} has rounds 1 to {len(recipes)}")
+    folder = run_folder or Path("runs") / recipes[0].name
+    arguments = _arguments(recipe, settings or [])
+    complete = last == len(recipes)
     if what == "show":
-        import yaml
+        values = plain(recipes[last - 1])
+        if as_json:
+            print_json(values)
+        else:
+            import yaml
 
-        print_json(plain(loaded)) if as_json else print(
-            yaml.safe_dump(plain(loaded), sort_keys=False), end=""
-        )
+            print(yaml.safe_dump(values, sort_keys=False), end="")
     elif what == "status":
-        _status(loaded, folder, command, as_json=as_json)
+        _status(recipes[:last], folder, arguments, complete=complete, as_json=as_json)
     else:
-        _run(loaded, folder, command, as_json=as_json)
+        _run(recipes[:last], folder, arguments, complete=complete, may_stop=what == "all", as_json=as_json)
 
 
-def _run(recipe: RoundRecipe, folder: Path, command: str, *, as_json: bool) -> None:
+@app.command()
+def processbench(
+    data: Annotated[Path, typer.Argument(help="JSON or JSONL in ProcessBench's format.", show_default=False)],
+    model: Annotated[Path, typer.Option(help="Folder of a preference model.", show_default=False)],
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            help="Score below which a step is wrong.",
+            show_default="the best on half of the rows, on the other half",
+        ),
+    ] = None,
+    prompt_format: Annotated[str, typer.Option(help="How the problem is put to the model.")] = "bare",
+    as_json: AsJson = False,
+) -> None:
+    """How well a preference model finds the first wrong step of a solution."""
+    import asyncio
+    from dataclasses import asdict
+
+    from ppm.processbench import evaluate_model
+    from rstar.prompts import FORMATS
+
+    if prompt_format not in FORMATS:
+        raise ConfigError(f"no prompt format {prompt_format!r}; there are {', '.join(FORMATS)}")
+    found = asyncio.run(evaluate_model(data, model, format=FORMATS[prompt_format], threshold=threshold))
+    if as_json:
+        print_json({**asdict(found), "f1": found.f1})
+        return
+    chosen = f"chosen on {found.num_calibration} other rows" if found.num_calibration else "given"
+    print(f"F1 {found.f1:.1%}, threshold {found.threshold:.3g} ({chosen})")
+    print(f"first wrong step found: {found.accuracy_erroneous:.1%} of {found.num_erroneous}")
+    print(f"right solutions left alone: {found.accuracy_correct:.1%} of {found.num_correct}")
+
+
+def _run(
+    recipes: Sequence[RoundRecipe],
+    folder: Path,
+    arguments: str,
+    *,
+    complete: bool,
+    may_stop: bool,
+    as_json: bool,
+) -> None:
     from rounds.driver import run_stages
-    from rounds.stages import round_stages
+    from rounds.health import coverage
+    from rounds.stages import stages_by_round
 
     console = Console(stderr=True)
 
@@ -75,11 +134,24 @@ def _run(recipe: RoundRecipe, folder: Path, command: str, *, as_json: bool) -> N
             f"[bold]{status.stage.name}[/bold]  {status.stage.purpose}: {what}{seconds}", highlight=False
         )
 
-    manifests = run_stages(folder, round_stages(recipe, command=command), announce)
-    report = folder / f"round{recipe.round_index}" / "report"
+    manifests: dict[str, Manifest] = {}
+    shares: list[float] = []
+    by_round = stages_by_round(recipes, complete=complete, arguments=arguments)
+    for recipe, stages in zip(recipes, by_round, strict=True):
+        manifests |= run_stages(folder, stages, announce)
+        shares.append(coverage(manifests[f"round{recipe.round_index}/search"].summary))
+        least = recipe.min_coverage_gain
+        if may_stop and least is not None and len(shares) > 1 and shares[-1] - shares[-2] < least:
+            console.print(
+                f"coverage went from {shares[-2]:.1%} to {shares[-1]:.1%}: a gain below min_coverage_gain, {least:.1%}, "
+                f"so no round after {recipe.round_index}",
+                highlight=False,
+            )
+            break
     if as_json:
         print_json({name: {"summary": m.summary, "seconds": m.seconds} for name, m in manifests.items()})
         return
+    report = folder / f"round{len(shares)}" / "report"
     print(_headline((report / "report.md").read_text(encoding="utf-8")))
     print(f"report: {report / 'report.html'}")
 
@@ -89,26 +161,50 @@ def _headline(markdown: str) -> str:
     return "\n".join(line.replace("**", "") for line in markdown.splitlines() if line.startswith("- **"))
 
 
-def _status(recipe: RoundRecipe, folder: Path, command: str, *, as_json: bool) -> None:
+def _status(
+    recipes: Sequence[RoundRecipe], folder: Path, arguments: str, *, complete: bool, as_json: bool
+) -> None:
     from rounds.driver import status
-    from rounds.stages import round_stages
+    from rounds.stages import stages_by_round
 
-    found = status(folder, round_stages(recipe, command=command))
+    by_round = stages_by_round(recipes, complete=complete, arguments=arguments)
+    stages = [stage for one in by_round for stage in one]
+    found = status(folder, stages)
     if as_json:
-        print_json([{"stage": s.stage.name, "progress": str(s.progress), "detail": s.detail} for s in found])
+        print_json(
+            [
+                {
+                    "stage": s.stage.name,
+                    "progress": str(s.progress),
+                    "detail": s.detail,
+                    "fingerprint": s.stage.fingerprint,
+                    "seed": s.stage.seed,
+                    "settings": s.stage.settings,
+                    "inputs": {name: made.fingerprint for name, made in s.stage.inputs.items()},
+                }
+                for s in found
+            ]
+        )
         return
     table = Table(box=None, header_style="dim")
-    for name in ("stage", "", "made in", "why stale", "fingerprint"):
-        table.add_column(name)
+    for name in ("stage", "", "time", "fingerprint", "seed", "made from", "why stale"):
+        table.add_column(name, no_wrap=name in ("stage", "fingerprint"))
     for one in found:
         seconds = f"{one.manifest.seconds:,.0f} s" if one.manifest else ""
         progress = f"[{_STYLES[one.progress]}]{one.progress}[/]"
-        table.add_row(one.stage.name, progress, seconds, one.detail, one.stage.fingerprint)
+        inputs = one.stage.inputs
+        made_from = ", ".join(f"{name} {made.fingerprint[:8]}" for name, made in inputs.items())
+        if len(inputs) > INPUTS_SHOWN:
+            made_from = f"{len(inputs)} stages"
+        table.add_row(
+            one.stage.name, progress, seconds, one.stage.fingerprint[:8], str(one.stage.seed), made_from, one.detail
+        )  # fmt: skip
     Console().print(table)
 
 
-def _command(recipe: str, index: int, settings: list[str]) -> str:
-    parts = [f"make round{index}"]
+def _arguments(recipe: str, settings: list[str]) -> str:
+    """What follows `make round1` so that it does the same."""
+    parts = [""]
     if recipe != "embedded":
         parts.append(f"RECIPE={shlex.quote(recipe)}")
     if settings:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import fcntl
+import functools
 import platform
 import shutil
 import time
@@ -63,7 +64,7 @@ class Stage:
     seed: int = 0
     inputs: Mapping[str, Stage | ExternalInput] = dataclasses.field(default_factory=dict)
 
-    @property
+    @functools.cached_property
     def fingerprint(self) -> str:
         prints = {name: made.fingerprint for name, made in self.inputs.items()}
         return fingerprint(self.name, self.settings, self.seed, prints)

@@ -58,6 +58,12 @@ class SearchHealth:
         }  # fmt: skip
 
 
+def coverage(summary: Mapping[str, Any]) -> float:
+    """Share of all problems that are solved, in [0, 1], from the summary of a search."""
+    levels: list[dict[str, int]] = list(summary["coverage"].values())
+    return sum(level["solved"] for level in levels) / max(1, sum(level["problems"] for level in levels))
+
+
 def search_health(trees: Iterable[Tree], levels: Mapping[str, str]) -> SearchHealth:
     """Look at every tree once. `levels` gives the level of each problem id; several trees of a problem count as one
     problem, solved if one of them is."""

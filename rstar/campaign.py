@@ -1,33 +1,70 @@
-"""Problems in, a store of trees out: the search of a whole problem set, resumable."""
+"""Problems in, a store of trees out: the search of a whole problem set, pass after pass, resumable.
+
+The first pass searches the trees that the store does not have. Each further one goes over the problems that are still
+without a verified answer, and takes a stored tree on, or searches one more with a seed of its own. What is left to do
+follows from the stored trees alone, so a search that is killed anywhere and run again ends in the same trees.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rstar.engines import EngineConfig, open_engines
 from rstar.errors import ConfigError
-from rstar.evaluation import SearchCounts
-from rstar.grading import ReferenceJudge
+from rstar.evaluation import Engines, SearchCounts
+from rstar.grading import NoReferenceJudge, ReferenceJudge
 from rstar.progress import SearchProgress
 from rstar.prompts import FORMATS
-from rstar.search import SearchTask, search_trees
+from rstar.search import SearchResult, SearchTask, search_trees
+from rstar.seeds import derive
+from rstar.store import Outcome
 from rstar.tree import Tree
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from rstar.config import SearchConfig
-    from rstar.grading import GraderConfig
+    from rstar.grading import Grader, GraderConfig
     from rstar.problems import Problem
+    from rstar.protocols import ValueBackend
     from rstar.sandbox import SandboxConfig
-    from rstar.store import Store
+    from rstar.store import Store, StoreWriter, TreeRecord
 
+TreeKey = tuple[str, int]
+"""Problem id and tree index."""
 
 SILENT_TREES = 16
 """After so many trees without one executed step a search stops: the model does not write the step format [ours]."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnsolvedPass:
+    """What a further pass does for each problem of which no tree has a verified answer."""
+
+    num_rollouts: int
+    """To which its tree is taken, in all; less if the tree is exhausted or its token budget spent."""
+    tree_index: int = 0
+    """Which tree; one that is stored is searched on."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Goal:
+    """A tree, and the rollouts to which it is taken in all."""
+
+    problem: Problem
+    tree_index: int
+    num_rollouts: int
+    stored: TreeRecord | None = None
+
+    @property
+    def key(self) -> TreeKey:
+        return self.problem.id, self.tree_index
 
 
 async def search_into_store(
@@ -43,59 +80,142 @@ async def search_into_store(
     engine: EngineConfig,
     prompt_format: str,
     seed: int,
+    value: ValueBackend | None = None,
+    tree_indices: Sequence[int] = (0,),
+    reference: bool = True,
+    fewer_rollouts: Mapping[str, int] | None = None,
+    unsolved: Sequence[UnsolvedPass] = (),
     progress_file: Path | None = None,
     console: Console | None = None,
 ) -> list[str]:
-    """One tree per problem, judged by its reference answer. Trees that the store has in this round already are not
-    searched again, so a run that was killed ends in the trees of one that was not.
+    """One tree per problem and tree index, then the passes over what is `unsolved`, each when the one before has ended.
+    A tree that the store has in this round already is searched on only by such a pass.
 
-    Returns what is wrong with each tree that was parked; those are not stored. Raises ConfigError for a model or a
-    setting that cannot be used, and for a model of which no step is ever executed; StoreError if another process is
-    writing to the store.
+    `value` guides the search and is closed at the end. With `reference=False` no answer is verified: inference.
+    `fewer_rollouts` gives, by problem id, what the first pass does instead of the config's number.
+
+    Returns what is wrong with each tree that was parked; those are not stored, and no further pass begins. Raises
+    ConfigError for a model or a setting that cannot be used, and for a model of which no step is ever executed;
+    StoreError if another process is writing to the store.
     """
-    by_id = {problem.id: problem for problem in problems}
-    with store.writer(round=round_index, settings=search) as writer:
-        done = {problem_id for problem_id, _ in store.keys(round_index)}
-        left = [problem for problem in problems if problem.id not in done]
-        if not left:
-            return []
-        counts = SearchCounts()
-        faults: list[str] = []
-        async with open_engines(model, engine, sandbox, grading) as (engines, grader):
-            tasks = (
-                SearchTask(
-                    tree=Tree(problem_id=problem.id, question=problem.question, seed=seed),
-                    judge=ReferenceJudge(grader, problem.answer),
-                )
-                for problem in left
-            )
+    assert reference or not unsolved, "without references nobody knows what is unsolved"
+    fewer = fewer_rollouts or {}
+    everything = [
+        _Goal(problem, index, fewer.get(problem.id, search.num_rollouts))
+        for index in tree_indices
+        for problem in problems
+    ]
+    async with AsyncExitStack() as stack:
+        if value is not None:
+            stack.push_async_callback(value.aclose)
+        writer = stack.enter_context(store.writer(round=round_index, settings=search))
+        opened: tuple[Engines, Grader] | None = None
+        for further in (None, *unsolved):
+            records = {
+                (record.problem_id, record.tree_index): record for record in store.records(round_index)
+            }
+            if further is None:
+                goals = [goal for goal in everything if goal.key not in records]
+                name, already_done = label, len(everything) - len(goals)
+            else:
+                goals = _still_unsolved(problems, further, records)
+                name, already_done = f"{label}, unsolved, {further.num_rollouts} rollouts", 0
+            if not goals:
+                continue
+            if opened is None:
+                opened = await stack.enter_async_context(open_engines(model, engine, sandbox, grading))
+            engines, grader = opened
+            counts = SearchCounts()
             progress = SearchProgress(
-                label, len(problems), counts,
-                already_done=len(problems) - len(left), file=progress_file, console=console,
+                name, already_done + len(goals), counts,
+                already_done=already_done, file=progress_file, console=console,
             )  # fmt: skip
+            results = search_trees(
+                _tasks(goals, store, round_index, seed, grader, reference=reference),
+                dataclasses.replace(engines, value=value), search, format=FORMATS[prompt_format],
+                max_trees_in_flight=engine.max_trees_in_flight, counts=counts,
+            )  # fmt: skip
+            silent = f"the model in {model} does not write steps in prompt format {prompt_format!r}"
             with progress:
-                results = search_trees(
-                    tasks, engines, search, format=FORMATS[prompt_format],
-                    max_trees_in_flight=engine.max_trees_in_flight, counts=counts,
-                )  # fmt: skip
-                async for result in results:
-                    problem = by_id[result.tree.problem_id]
-                    progress.add(result, problem.level)
-                    if result.fault:
-                        faults.append(f"{result.tree.name}: {result.fault}")
-                        continue
-                    if not counts.executions and progress.done >= min(
-                        SILENT_TREES, len(left) - progress.parked
-                    ):
-                        raise ConfigError(
-                            f"{progress.done} trees without one executed step: the model in {model} does not write steps in prompt "
-                            f"format {prompt_format!r}; a first completion reads {_first_completion(result.tree)!r}"
-                        )
-                    await asyncio.to_thread(
-                        writer.append, result.tree,
-                        level=problem.level, source=problem.source, seconds=result.seconds,
-                    )  # fmt: skip
-        return faults
+                faults = await _keep(results, goals, writer, progress, silent)
+            if faults:
+                return faults
+    return []
+
+
+def _still_unsolved(
+    problems: Sequence[Problem], further: UnsolvedPass, records: Mapping[TreeKey, TreeRecord]
+) -> list[_Goal]:
+    """What a further pass has to do, given what is stored."""
+    solved = {problem_id for (problem_id, _), r in records.items() if r.outcome is Outcome.SOLVED}
+    goals = [
+        _Goal(
+            problem, further.tree_index, further.num_rollouts, records.get((problem.id, further.tree_index))
+        )
+        for problem in problems
+        if problem.id not in solved
+    ]
+    return [goal for goal in goals if goal.stored is None or goal.stored.num_rollouts < goal.num_rollouts]
+
+
+def _tasks(
+    goals: Sequence[_Goal], store: Store, round_index: int, seed: int, grader: Grader, *, reference: bool
+) -> Iterator[SearchTask]:
+    """A task per goal: new trees first, then the stored ones, each read when it is asked for."""
+    by_key = {goal.key: goal for goal in goals}
+
+    def task(tree: Tree) -> SearchTask:
+        goal = by_key[tree.problem_id, tree.tree_index]
+        judge = ReferenceJudge(grader, goal.problem.answer) if reference else NoReferenceJudge(grader)
+        return SearchTask(tree=tree, judge=judge, num_rollouts=goal.num_rollouts - tree.num_rollouts)
+
+    for goal in goals:
+        if goal.stored is None:
+            index = goal.tree_index
+            own_seed = derive(seed, "tree", index) if index else seed
+            yield task(
+                Tree(
+                    problem_id=goal.problem.id,
+                    question=goal.problem.question,
+                    seed=own_seed,
+                    tree_index=index,
+                )
+            )
+    stored = {goal.key for goal in goals if goal.stored is not None}
+    for tree in store.trees(round_index, problem_ids={problem_id for problem_id, _ in stored}):
+        if (tree.problem_id, tree.tree_index) in stored:
+            yield task(tree)
+
+
+async def _keep(
+    results: AsyncIterator[SearchResult],
+    goals: Sequence[_Goal],
+    writer: StoreWriter,
+    progress: SearchProgress,
+    silent: str,
+) -> list[str]:
+    """Store each tree that comes in, unless nothing was added to it; returns what is wrong with those parked."""
+    by_key = {goal.key: goal for goal in goals}
+    faults: list[str] = []
+    async for result in results:
+        tree = result.tree
+        goal = by_key[tree.problem_id, tree.tree_index]
+        progress.add(result, goal.problem.level)
+        if result.fault:
+            faults.append(f"{tree.name}: {result.fault}")
+            continue
+        if goal.stored is not None and goal.stored.num_rollouts == tree.num_rollouts:
+            continue
+        enough = min(SILENT_TREES, len(goals) - progress.parked)
+        if not progress.counts.executions and progress.done >= enough:
+            raise ConfigError(
+                f"{progress.done} trees without one executed step: {silent}; "
+                f"a first completion reads {_first_completion(tree)!r}"
+            )
+        await asyncio.to_thread(
+            writer.append, tree, level=goal.problem.level, source=goal.problem.source, seconds=result.seconds
+        )
+    return faults
 
 
 def _first_completion(tree: Tree) -> str:

@@ -16,10 +16,11 @@ import pytest
 from safetensors.numpy import load_file
 
 from policy.sft_table import read_examples
-from rounds.artifact import read_manifest
+from rounds.artifact import STORE, read_manifest
 from rounds.driver import Progress, status
+from rounds.pools import EVALUATION, TRAIN
 from rounds.recipe import load
-from rounds.stages import EVALUATION, STORE, TRAIN, base_model, round_stages
+from rounds.stages import base_model, stages_by_round
 from rstar.problems import normalised_question, read_problems
 from rstar.store import Store
 from rstar.trajectories import trajectories
@@ -135,19 +136,17 @@ def test_the_report_shows_coverage_beside_the_papers_and_both_policies(run: Path
 
 def test_status_says_complete_and_a_changed_setting_makes_stale_what_depends_on_it(run: Path) -> None:
     recipe = load("embedded", 1, SETTINGS)
-    found = status(run, round_stages(recipe, command=""))
+    found = status(run, stages_by_round([recipe])[0])
     assert {one.progress for one in found if not one.stage.name.endswith("report")} == {Progress.COMPLETE}
     changed = load("embedded", 1, [*SETTINGS, "sft.learning_rate=0.001"])
     stale = [
-        one.stage.name
-        for one in status(run, round_stages(changed, command=""))
-        if one.progress is Progress.STALE
+        one.stage.name for one in status(run, stages_by_round([changed])[0]) if one.progress is Progress.STALE
     ]
     assert stale == ["round1/policy", "round1/evaluation", "round1/report"]
     faster = load(
         "embedded", 1, [*SETTINGS, "engine.num_replicas=2", "sft.save_steps=7", "sandbox.max_snapshots=9"]
     )
-    same = status(run, round_stages(faster, command=""))
+    same = status(run, stages_by_round([faster])[0])
     assert {one.progress for one in same if not one.stage.name.endswith("report")} == {Progress.COMPLETE}
 
 

@@ -123,7 +123,7 @@ def test_round_show_prints_the_settings_that_a_recipe_file_would_hold(
     code, out, _ = rstar(capsys, monkeypatch, "round", "show", "--set", "search.num_rollouts=3", "--json")
     assert code == 0
     assert json.loads(out)["search"]["num_rollouts"] == 3
-    assert "num_candidates: 5" in rstar(capsys, monkeypatch, "round", "show")[1]
+    assert "num_candidates: 5" in rstar(capsys, monkeypatch, "round", "show", "--round", "1")[1]
 
 
 def test_round_status_says_what_is_missing(
@@ -181,7 +181,7 @@ def test_ctrl_c_says_that_nothing_is_lost(capsys: Capture, monkeypatch: pytest.M
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("rounds.recipe.load", interrupted)
+    monkeypatch.setattr("rounds.recipe.load_rounds", interrupted)
     code, _, err = rstar(capsys, monkeypatch, "round", "status")
     assert code == INTERRUPTED
     assert "goes on from there" in err
