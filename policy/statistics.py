@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rstar.seeds import derive
 
@@ -86,20 +87,42 @@ def paired_difference(
         raise ValueError(
             f"{len(first)} and {len(second)} outcomes; there must be as many of each, and at least one"
         )
-    if num_resamples < 1:
-        raise ValueError(f"num_resamples is {num_resamples}; it must be at least 1")
-    tail = 0.5 * (1 - _checked(confidence))
     differences = np.asarray(second, dtype=np.float64) - np.asarray(first, dtype=np.float64)
-    # A resample of n problems is how often each distinct difference was drawn, so few categories make it cheap.
-    values, counts = np.unique(differences, return_counts=True)
-    generator = np.random.default_rng(derive(seed, "paired_difference"))
-    draws = generator.multinomial(len(first), counts / len(first), size=num_resamples)
-    low, high = np.quantile(draws @ values / len(first), [tail, 1 - tail])
     return PairedDifference(
         num_problems=len(first),
         difference=float(differences.mean()),
-        interval=Interval(float(low), float(high)),
+        interval=_bootstrap(differences, "paired_difference", seed, num_resamples, confidence),
     )
+
+
+def mean_interval(
+    outcomes: Sequence[float], *, seed: int, num_resamples: int = 10_000, confidence: float = 0.95
+) -> Interval:
+    """The percentile bootstrap interval of a mean outcome over problems, which may be expectations, not only 0 or 1.
+
+    Where all outcomes are equal it has no width; `wilson_interval` knows better if they are 0 or 1. Raises ValueError
+    for no problem.
+    """
+    if not outcomes:
+        raise ValueError("no outcomes; there must be at least one")
+    return _bootstrap(
+        np.asarray(outcomes, dtype=np.float64), "mean_interval", seed, num_resamples, confidence
+    )
+
+
+def _bootstrap(
+    values: NDArray[np.float64], name: str, seed: int, num_resamples: int, confidence: float
+) -> Interval:
+    """The middle `confidence` of the means of resamples of `values`."""
+    if num_resamples < 1:
+        raise ValueError(f"num_resamples is {num_resamples}; it must be at least 1")
+    tail = 0.5 * (1 - _checked(confidence))
+    # A resample of n problems is how often each distinct value was drawn, so few categories make it cheap.
+    distinct, counts = np.unique(values, return_counts=True)
+    generator = np.random.default_rng(derive(seed, name))
+    draws = generator.multinomial(len(values), counts / len(values), size=num_resamples)
+    low, high = np.quantile(draws @ distinct / len(values), [tail, 1 - tail])
+    return Interval(float(low), float(high))
 
 
 def pass_rates(

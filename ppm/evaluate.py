@@ -1,10 +1,13 @@
-"""How often a model puts the two continuations of a pair in the right order."""
+"""How often a model puts the two continuations of a pair in the right order, and its scores of whole trajectories."""
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import chain, islice
 
 import torch
 
@@ -12,9 +15,14 @@ from ppm.batches import collate
 from ppm.config import Sharing
 from ppm.groups import PairGroup, PairKind
 from ppm.model import ProcessPreferenceModel
+from rstar.prompts import Encode, PromptFormat, RenderChat, render_prompt
+from rstar.protocols import ScoreRequest, ValueBackend
+from rstar.trajectories import prefix_of
+from rstar.tree import TerminalReason, Tree
 
 MODEL_INPUTS = ("input_ids", "position_ids", "subtree_ends", "read_at")
 GROUPS_AT_ONCE = 32
+TREES_AT_ONCE = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,3 +83,48 @@ def pair_accuracy(
         by_kind={kind: right[kind] / (2 * total[kind]) for kind in PairKind if total[kind]},
         by_depth={depth: right[depth] / (2 * total[depth]) for depth in sorted(k for k in total if isinstance(k, int))},
     )  # fmt: skip
+
+
+async def score_trajectories(
+    trees: Iterable[Tree],
+    value: ValueBackend,
+    *,
+    format: PromptFormat,
+    encode: Encode,
+    max_output_chars: int,
+    render_chat: RenderChat | None = None,
+) -> AsyncIterator[tuple[Tree, dict[int, float]]]:
+    """Each tree with the scores of its whole trajectories, by the node of their answer: best of N for any value model.
+
+    What the model reads is what a search would have it read: prefix and answer step, token for token. `format`, `encode`
+    (the policy's) and `max_output_chars` are those of the search. Raises BackendError if the model cannot answer.
+    """
+    encode_once = lru_cache(maxsize=1024)(lambda text: tuple(encode(text)))
+
+    async def scores(tree: Tree) -> dict[int, float]:
+        prompt = render_prompt(format, tree.question, render_chat)
+        siblings: dict[int, list[int]] = {}
+        for node_id, node in enumerate(tree.nodes):
+            if node.terminal is TerminalReason.ANSWERED:
+                siblings.setdefault(node.parent, []).append(node_id)
+        requests = []
+        for parent, node_ids in siblings.items():
+            prefix = prefix_of(
+                tree, parent, prompt=prompt, encode=encode_once, max_output_chars=max_output_chars
+            )
+            requests.append(
+                ScoreRequest(
+                    prefix_text=prefix.text,
+                    prefix_ids=prefix.token_ids,
+                    step_texts=tuple(tree.nodes[node_id].text for node_id in node_ids),
+                    step_ids=tuple(tree.nodes[node_id].token_ids for node_id in node_ids),
+                    group=tree.name,
+                )
+            )
+        values = chain.from_iterable(await asyncio.gather(*map(value.score, requests)))
+        return dict(zip(chain.from_iterable(siblings.values()), values, strict=True))
+
+    waiting = iter(trees)
+    while part := list(islice(waiting, TREES_AT_ONCE)):
+        for scored in zip(part, await asyncio.gather(*map(scores, part)), strict=True):
+            yield scored

@@ -65,6 +65,7 @@ def round_command(
         raise ConfigError(f"there is no round {last}; {recipe} has rounds 1 to {len(recipes)}")
     folder = run_folder or Path("runs") / recipes[0].name
     arguments = _arguments(recipe, settings or [])
+    complete = last == len(recipes)
     if what == "show":
         values = plain(recipes[last - 1])
         if as_json:
@@ -74,13 +75,52 @@ def round_command(
 
             print(yaml.safe_dump(values, sort_keys=False), end="")
     elif what == "status":
-        _status(recipes[:last], folder, arguments, as_json=as_json)
+        _status(recipes[:last], folder, arguments, complete=complete, as_json=as_json)
     else:
-        _run(recipes[:last], folder, arguments, may_stop=what == "all", as_json=as_json)
+        _run(recipes[:last], folder, arguments, complete=complete, may_stop=what == "all", as_json=as_json)
+
+
+@app.command()
+def processbench(
+    data: Annotated[Path, typer.Argument(help="JSON or JSONL in ProcessBench's format.", show_default=False)],
+    model: Annotated[Path, typer.Option(help="Folder of a preference model.", show_default=False)],
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            help="Score below which a step is wrong.",
+            show_default="the best on half of the rows, on the other half",
+        ),
+    ] = None,
+    prompt_format: Annotated[str, typer.Option(help="How the problem is put to the model.")] = "bare",
+    as_json: AsJson = False,
+) -> None:
+    """How well a preference model finds the first wrong step of a solution."""
+    import asyncio
+    from dataclasses import asdict
+
+    from ppm.processbench import evaluate_model
+    from rstar.prompts import FORMATS
+
+    if prompt_format not in FORMATS:
+        raise ConfigError(f"no prompt format {prompt_format!r}; there are {', '.join(FORMATS)}")
+    found = asyncio.run(evaluate_model(data, model, format=FORMATS[prompt_format], threshold=threshold))
+    if as_json:
+        print_json({**asdict(found), "f1": found.f1})
+        return
+    chosen = f"chosen on {found.num_calibration} other rows" if found.num_calibration else "given"
+    print(f"F1 {found.f1:.1%}, threshold {found.threshold:.3g} ({chosen})")
+    print(f"first wrong step found: {found.accuracy_erroneous:.1%} of {found.num_erroneous}")
+    print(f"right solutions left alone: {found.accuracy_correct:.1%} of {found.num_correct}")
 
 
 def _run(
-    recipes: Sequence[RoundRecipe], folder: Path, arguments: str, *, may_stop: bool, as_json: bool
+    recipes: Sequence[RoundRecipe],
+    folder: Path,
+    arguments: str,
+    *,
+    complete: bool,
+    may_stop: bool,
+    as_json: bool,
 ) -> None:
     from rounds.driver import run_stages
     from rounds.health import coverage
@@ -96,7 +136,8 @@ def _run(
 
     manifests: dict[str, Manifest] = {}
     shares: list[float] = []
-    for recipe, stages in zip(recipes, stages_by_round(recipes, arguments=arguments), strict=True):
+    by_round = stages_by_round(recipes, complete=complete, arguments=arguments)
+    for recipe, stages in zip(recipes, by_round, strict=True):
         manifests |= run_stages(folder, stages, announce)
         shares.append(coverage(manifests[f"round{recipe.round_index}/search"].summary))
         least = recipe.min_coverage_gain
@@ -120,11 +161,14 @@ def _headline(markdown: str) -> str:
     return "\n".join(line.replace("**", "") for line in markdown.splitlines() if line.startswith("- **"))
 
 
-def _status(recipes: Sequence[RoundRecipe], folder: Path, arguments: str, *, as_json: bool) -> None:
+def _status(
+    recipes: Sequence[RoundRecipe], folder: Path, arguments: str, *, complete: bool, as_json: bool
+) -> None:
     from rounds.driver import status
     from rounds.stages import stages_by_round
 
-    stages = [stage for one in stages_by_round(recipes, arguments=arguments) for stage in one]
+    by_round = stages_by_round(recipes, complete=complete, arguments=arguments)
+    stages = [stage for one in by_round for stage in one]
     found = status(folder, stages)
     if as_json:
         print_json(

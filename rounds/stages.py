@@ -1,7 +1,7 @@
 """The stages of a run as a graph: what each is made from, with which settings and seed.
 
     problems ─▶ search ─┬▶ sft_set ─▶ policy ─┬▶ evaluation
-       base ─▶          └▶ pairs ─────────────┴▶ ppm
+       base ─▶          └▶ pairs ─────────────┴▶ ppm ─▶ system, ppm_evaluation; after the last round: scaling
 
 The next round's search asks this round's policy and, where it guides, this round's ppm. Every policy is trained from the
 base model, every ppm from its round's policy. `driver` orders the stages and skips what is finished; stopped anywhere and
@@ -19,8 +19,10 @@ from typing import Any
 
 from rich.console import Console
 
+from ppm.config import Objective
 from rounds.artifact import hash_model
 from rounds.driver import ExternalInput, Stage
+from rounds.evaluation import evaluation_seed, make_scaling, make_system_evaluation
 from rounds.pools import file_hashes, make_problems
 from rounds.recipe import EMBEDDED, RoundRecipe
 from rounds.reporting import make_report
@@ -47,9 +49,13 @@ class RoundStages:
     pairs: Stage
     ppm: Stage
     evaluation: Stage
+    system: Stage
+    ppm_evaluation: Stage | None
+    """The round's ppm with the policy of round 1, which in round 1 is the system itself."""
 
     def __iter__(self) -> Iterator[Stage]:
-        return (getattr(self, field.name) for field in dataclasses.fields(self))
+        stages = (getattr(self, field.name) for field in dataclasses.fields(self))
+        return (stage for stage in stages if stage is not None)
 
 
 def base_model(recipe: RoundRecipe) -> Path:
@@ -59,11 +65,14 @@ def base_model(recipe: RoundRecipe) -> Path:
     return Path(recipe.base)
 
 
-def stages_by_round(recipes: Sequence[RoundRecipe], *, arguments: str = "") -> list[list[Stage]]:
+def stages_by_round(
+    recipes: Sequence[RoundRecipe], *, complete: bool = False, arguments: str = ""
+) -> list[list[Stage]]:
     """The stages of rounds 1, 2, ... of `recipes`, a list per round, in order; the first has what precedes all rounds.
 
-    `arguments` is what follows `make round1` in the commands of the reports. Raises ConfigError for a base model or a
-    problem file that cannot be read, and for settings that do not fit the base model.
+    `complete`: the last of them is the recipe's last, so `scaling` follows. `arguments` is what follows `make round1` in
+    the commands of the reports. Raises ConfigError for a base model or a problem file that cannot be read, and for
+    settings that do not fit the base model.
     """
     console = Console(stderr=True)
     first = recipes[0]
@@ -88,7 +97,10 @@ def stages_by_round(recipes: Sequence[RoundRecipe], *, arguments: str = "") -> l
     stages: list[list[Stage]] = []
     for recipe in recipes:
         rounds.append(_round(recipe, base, problems, rounds, console))
-        everything = [problems, base_evaluation, *(stage for one in rounds for stage in one)]
+        scaling = (
+            [_scaling(recipe, problems, rounds[-1], console)] if complete and recipe is recipes[-1] else []
+        )
+        everything = [problems, base_evaluation, *(stage for one in rounds for stage in one), *scaling]
         command = f"make round{recipe.round_index}{arguments}"
         report = Stage(
             name=f"round{recipe.round_index}/report",
@@ -98,7 +110,7 @@ def stages_by_round(recipes: Sequence[RoundRecipe], *, arguments: str = "") -> l
             inputs={stage.name: stage for stage in everything},
             work=partial(make_report, recipes[: recipe.round_index], command),
         )
-        stages.append([*rounds[-1], report])
+        stages.append([*rounds[-1], *scaling, report])
     stages[0] = [problems, base_evaluation, *stages[0]]
     return stages
 
@@ -148,12 +160,15 @@ def _round(
         inputs={"search": search, "base": base},
         work=partial(make_pairs, recipe),
     )
+    drawn_from: dict[str, Stage | ExternalInput] = {"pairs": pairs, "policy": policy}
+    if recipe.ppm.objective is not Objective.PPM:
+        drawn_from["search"] = search
     ppm = Stage(
         name=f"{here}/ppm",
         purpose="the policy trained to tell them apart",
         settings={"ppm": _decisive(recipe, "ppm")},
         seed=recipe.stage_seed("ppm"),
-        inputs={"pairs": pairs, "policy": policy},
+        inputs=drawn_from,
         work=partial(make_ppm, recipe),
     )
     evaluation = Stage(
@@ -164,8 +179,29 @@ def _round(
         inputs={"problems": problems, "model": policy},
         work=partial(make_evaluation, recipe, console, f"r{recipe.round_index}"),
     )
+    system = _searched_evaluation(recipe, f"{here}/system", problems, policy, ppm, console)
+    fixed_policy = None
+    if before:
+        fixed_policy = _searched_evaluation(
+            recipe, f"{here}/ppm_evaluation", problems, before[0].policy, ppm, console
+        )
     return RoundStages(
-        search=search, sft_set=sft_set, policy=policy, pairs=pairs, ppm=ppm, evaluation=evaluation
+        search=search, sft_set=sft_set, policy=policy, pairs=pairs, ppm=ppm, evaluation=evaluation, system=system,
+        ppm_evaluation=fixed_policy,
+    )  # fmt: skip
+
+
+def _searched_evaluation(
+    recipe: RoundRecipe, name: str, problems: Stage, policy: Stage, ppm: Stage, console: Console
+) -> Stage:
+    models = f"{policy.name} with {ppm.name}"
+    return Stage(
+        name=name,
+        purpose=f"{models} on held-out problems",
+        settings=_inference_settings(recipe) | {"num_trajectories": recipe.evaluation.num_trajectories},
+        seed=evaluation_seed(recipe),
+        inputs={"problems": problems, "policy": policy, "ppm": ppm},
+        work=partial(make_system_evaluation, recipe, console, models),
     )
 
 
@@ -180,6 +216,25 @@ def _check_lengths(recipes: Sequence[RoundRecipe], base: Path) -> None:
             length,
             f"at most the base model's {context}",
         )
+
+
+def _scaling(recipe: RoundRecipe, problems: Stage, last: RoundStages, console: Console) -> Stage:
+    numbers = {name: getattr(recipe.evaluation, name) for name in ("max_trajectories", "num_samples")}
+    return Stage(
+        name="scaling",
+        purpose="accuracy against tokens: searches, and samples of the policy alone",
+        settings=_inference_settings(recipe) | numbers,
+        seed=evaluation_seed(recipe),
+        inputs={
+            "problems": problems, "policy": last.policy, "ppm": last.ppm, "evaluation": last.evaluation,
+        },
+        work=partial(make_scaling, recipe, console, "scaling"),
+    )  # fmt: skip
+
+
+def _inference_settings(recipe: RoundRecipe) -> dict[str, Any]:
+    evaluated = {"evaluated": to_plain(recipe.evaluation.problems)}
+    return _search_settings(recipe, recipe.evaluation.search) | evaluated
 
 
 def _search_settings(recipe: RoundRecipe, search: SearchConfig) -> dict[str, Any]:

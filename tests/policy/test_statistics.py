@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policy.statistics import ALL_LEVELS, paired_difference, pass_rates, wilson_interval
+from policy.statistics import (
+    ALL_LEVELS,
+    Interval,
+    mean_interval,
+    paired_difference,
+    pass_rates,
+    wilson_interval,
+)
 
 
 def test_wilson_of_8_out_of_10_by_hand() -> None:
@@ -125,3 +132,20 @@ def test_pass_rates_are_rows_in_the_order_of_levels_and_all_last() -> None:
 
 def test_no_outcomes_give_no_rows() -> None:
     assert pass_rates([]) == []
+
+
+def test_the_interval_of_a_mean_is_that_of_its_difference_to_nothing() -> None:
+    chance = random.Random(2)
+    outcomes = [chance.choice([0, 0.25, 1]) for _ in range(80)]
+    means = sorted(sum(chance.choices(outcomes, k=80)) / 80 for _ in range(4000))
+    interval = mean_interval(outcomes, seed=0, num_resamples=4000)
+    assert interval.low == pytest.approx(means[100], abs=0.02)
+    assert interval.high == pytest.approx(means[3900], abs=0.02)
+    assert interval == mean_interval(outcomes, seed=0, num_resamples=4000)
+    assert interval != mean_interval(outcomes, seed=1, num_resamples=4000)
+
+
+def test_the_interval_of_equal_outcomes_has_no_width_and_that_of_none_does_not_exist() -> None:
+    assert mean_interval([0.5] * 7, seed=0) == Interval(0.5, 0.5)
+    with pytest.raises(ValueError, match="there must be at least one"):
+        mean_interval([], seed=0)
