@@ -205,19 +205,6 @@ def _searched_evaluation(
     )
 
 
-def _check_lengths(recipes: Sequence[RoundRecipe], base: Path) -> None:
-    """What a preference model's training would find out only after a search and a policy's training."""
-    context = json.loads((base / "config.json").read_text(encoding="utf-8")).get("max_position_embeddings")
-    for recipe in recipes:
-        length = recipe.ppm.max_length
-        require(
-            context is None or length <= context,
-            "ppm.max_length",
-            length,
-            f"at most the base model's {context}",
-        )
-
-
 def _scaling(recipe: RoundRecipe, problems: Stage, last: RoundStages, console: Console) -> Stage:
     numbers = {name: getattr(recipe.evaluation, name) for name in ("max_trajectories", "num_samples")}
     return Stage(
@@ -235,6 +222,19 @@ def _scaling(recipe: RoundRecipe, problems: Stage, last: RoundStages, console: C
 def _inference_settings(recipe: RoundRecipe) -> dict[str, Any]:
     evaluated = {"evaluated": to_plain(recipe.evaluation.problems)}
     return _search_settings(recipe, recipe.evaluation.search) | evaluated
+
+
+def _check_lengths(recipes: Sequence[RoundRecipe], base: Path) -> None:
+    """What a preference model's training would find out only after a search and a policy's training."""
+    context = json.loads((base / "config.json").read_text(encoding="utf-8")).get("max_position_embeddings")
+    for recipe in recipes:
+        length = recipe.ppm.max_length
+        require(
+            context is None or length <= context,
+            "ppm.max_length",
+            length,
+            f"at most the base model's {context}",
+        )
 
 
 def _search_settings(recipe: RoundRecipe, search: SearchConfig) -> dict[str, Any]:
