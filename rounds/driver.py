@@ -182,8 +182,8 @@ def _make(run: Path, stage: Stage) -> None:
     }
     try:
         summary = stage.work(folder, inputs)
-    except ConfigError:
-        raise
+    except ConfigError as error:
+        raise ConfigError(f"stage {stage.name}: {error}") from None
     except RstarError as error:
         raise StageError(
             f"stage {stage.name} failed: {error} (what it has finished is kept; run again to continue, "

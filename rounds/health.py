@@ -39,6 +39,10 @@ class SearchHealth:
     """Depth of answers."""
     branching: Counter[int] = dataclasses.field(default_factory=Counter)
     """Live children of expanded nodes."""
+    solved_at: Counter[int] = dataclasses.field(default_factory=Counter)
+    """Solved trees by the rollout, from 1, that first found a verified answer."""
+    solved_later: int = 0
+    """Problems that a further tree solved, not the first."""
     answers_right: int = 0
     answers_wrong: int = 0
 
@@ -49,11 +53,11 @@ class SearchHealth:
             **{
                 name: getattr(self, name)
                 for name in ("trees", "exhausted", "rollouts", "nodes", "tokens", "executions", "expansions", "merged",
-                             "answers_right", "answers_wrong")
+                             "solved_later", "answers_right", "answers_wrong")
             },
             **{
                 name: {str(key): count for key, count in sorted(getattr(self, name).items())}
-                for name in ("verdicts", "terminals", "depths", "branching")
+                for name in ("verdicts", "terminals", "depths", "branching", "solved_at")
             },
         }  # fmt: skip
 
@@ -68,9 +72,11 @@ def search_health(trees: Iterable[Tree], levels: Mapping[str, str]) -> SearchHea
     """Look at every tree once. `levels` gives the level of each problem id; several trees of a problem count as one
     problem, solved if one of them is."""
     health = SearchHealth()
-    solved: dict[str, bool] = {}
+    solved: dict[str, set[int]] = {}
     for tree in trees:
-        solved[tree.problem_id] = solved.get(tree.problem_id, False) or tree.solved
+        solved.setdefault(tree.problem_id, set()).update({tree.tree_index} if tree.solved else ())
+        if tree.solved:
+            health.solved_at[1 + min(node.rollout for node in tree.nodes if node.verified)] += 1
         health.trees += 1
         health.exhausted += tree.exhausted
         health.rollouts += tree.num_rollouts
@@ -91,8 +97,9 @@ def search_health(trees: Iterable[Tree], levels: Mapping[str, str]) -> SearchHea
                 health.depths[node.depth] += 1
                 health.answers_right += bool(node.verified)
                 health.answers_wrong += not node.verified
-    for problem_id, is_solved in solved.items():
+    for problem_id, by_trees in solved.items():
         level = health.coverage.setdefault(levels.get(problem_id, ""), LevelCoverage())
         level.problems += 1
-        level.solved += is_solved
+        level.solved += bool(by_trees)
+        health.solved_later += bool(by_trees) and 0 not in by_trees
     return health

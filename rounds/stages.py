@@ -11,6 +11,7 @@ run again, each continues what it finds in its folder and ends in the same resul
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any
 
 from rich.console import Console
 
+from ppm.config import Objective
 from rounds.artifact import hash_model
 from rounds.driver import ExternalInput, Stage
 from rounds.evaluation import evaluation_seed, make_scaling, make_system_evaluation
@@ -26,7 +28,7 @@ from rounds.recipe import EMBEDDED, RoundRecipe
 from rounds.reporting import make_report
 from rounds.searching import EARLIER, make_evaluation, make_search
 from rounds.training import make_pairs, make_policy, make_ppm, make_sft_set
-from rstar.config import Guidance, SearchConfig, greedy, to_plain
+from rstar.config import Guidance, SearchConfig, greedy, require, to_plain
 
 _SPEED_ONLY = {
     "sandbox": ("num_shards", "max_running", "max_snapshots", "snapshot_memory_mb", "strict", "allow_unsafe"),
@@ -69,11 +71,13 @@ def stages_by_round(
     """The stages of rounds 1, 2, ... of `recipes`, a list per round, in order; the first has what precedes all rounds.
 
     `complete`: the last of them is the recipe's last, so `scaling` follows. `arguments` is what follows `make round1` in
-    the commands of the reports.
+    the commands of the reports. Raises ConfigError for a base model or a problem file that cannot be read, and for
+    settings that do not fit the base model.
     """
     console = Console(stderr=True)
     first = recipes[0]
     base = ExternalInput(folder=base_model(first), fingerprint=hash_model(base_model(first)))
+    _check_lengths(recipes, base.folder)
     problems = Stage(
         name="problems",
         purpose="problems to train on, and held-out ones",
@@ -156,12 +160,15 @@ def _round(
         inputs={"search": search, "base": base},
         work=partial(make_pairs, recipe),
     )
+    drawn_from: dict[str, Stage | ExternalInput] = {"pairs": pairs, "policy": policy}
+    if recipe.ppm.objective is not Objective.PPM:
+        drawn_from["search"] = search
     ppm = Stage(
         name=f"{here}/ppm",
         purpose="the policy trained to tell them apart",
         settings={"ppm": _decisive(recipe, "ppm")},
         seed=recipe.stage_seed("ppm"),
-        inputs={"pairs": pairs, "policy": policy},
+        inputs=drawn_from,
         work=partial(make_ppm, recipe),
     )
     evaluation = Stage(
@@ -215,6 +222,19 @@ def _scaling(recipe: RoundRecipe, problems: Stage, last: RoundStages, console: C
 def _inference_settings(recipe: RoundRecipe) -> dict[str, Any]:
     evaluated = {"evaluated": to_plain(recipe.evaluation.problems)}
     return _search_settings(recipe, recipe.evaluation.search) | evaluated
+
+
+def _check_lengths(recipes: Sequence[RoundRecipe], base: Path) -> None:
+    """What a preference model's training would find out only after a search and a policy's training."""
+    context = json.loads((base / "config.json").read_text(encoding="utf-8")).get("max_position_embeddings")
+    for recipe in recipes:
+        length = recipe.ppm.max_length
+        require(
+            context is None or length <= context,
+            "ppm.max_length",
+            length,
+            f"at most the base model's {context}",
+        )
 
 
 def _search_settings(recipe: RoundRecipe, search: SearchConfig) -> dict[str, Any]:

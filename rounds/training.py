@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,9 @@ from typing import Any
 from policy.sft_sets import sft_set
 from policy.sft_table import read_examples
 from policy.sft_table import to_table as examples_table
-from ppm.groups import PairReport
+from ppm.config import Objective
+from ppm.groups import LabelledGroup, PairKind, PairReport
+from ppm.labels import labelled_set
 from ppm.pair_table import read_groups
 from ppm.pair_table import to_table as pairs_table
 from ppm.pairs import pair_set
@@ -48,8 +50,8 @@ def make_sft_set(recipe: RoundRecipe, folder: Path, inputs: Mapping[str, Path]) 
     )
     if not made.examples:
         raise StageError(
-            "no problem has a verified solution, so there is nothing to train on; search more or easier problems, "
-            "or more (search.num_rollouts, search.num_candidates)"
+            "no verified solution is left to train on; search more or easier problems, or each more "
+            "(search.num_rollouts, search.num_candidates), or raise sft_set.max_tokens"
         )
     with _new_store(folder).writer(round=recipe.round_index, settings=recipe.sft_set) as writer:
         writer.write_table(Kind.SFT, examples_table(made.examples))
@@ -90,22 +92,14 @@ def make_policy(recipe: RoundRecipe, folder: Path, inputs: Mapping[str, Path]) -
 
 def make_pairs(recipe: RoundRecipe, folder: Path, inputs: Mapping[str, Path]) -> dict[str, Any]:
     """The round's preference pairs, and what became of its trees."""
-    from rstar.backends.loading import read_tokenizer
-
-    tokenizer = read_tokenizer(inputs["base"])
-    made = pair_set(
-        Store(inputs["search"] / STORE).trees(recipe.round_index),
-        config=recipe.pairs,
-        format=FORMATS[recipe.prompt_format],
-        encode=partial(tokenizer.encode, add_special_tokens=False),
-        max_output_chars=recipe.search.max_output_chars,
-    )
+    trees = Store(inputs["search"] / STORE).trees(recipe.round_index)
+    made = pair_set(trees, **_reading(recipe, inputs["base"]))
     with_pairs = {group.problem_id for group in made.groups}
     if len(with_pairs) < MIN_PROBLEMS:
         raise StageError(
             f"preference pairs come from {len(with_pairs)} problems, and a preference model needs those of "
-            f"{MIN_PROBLEMS} at least: {_reasons(made.report)}; search more problems or more of each "
-            "(search.num_rollouts, search.num_candidates), or lower pairs.min_q_margin or pairs.min_edit_distance"
+            f"{MIN_PROBLEMS} at least: {_reasons(made.report)}; search more (problems.train, search.num_rollouts, "
+            "search.num_candidates), or loosen pairs.min_q_margin, pairs.min_edit_distance or pairs.max_tokens"
         )
     with _new_store(folder).writer(round=recipe.round_index, settings=recipe.pairs) as writer:
         writer.write_table(Kind.PAIRS, pairs_table(made.groups))
@@ -137,7 +131,8 @@ def _reasons(report: PairReport) -> str:
 
 
 def make_ppm(recipe: RoundRecipe, folder: Path, inputs: Mapping[str, Path]) -> dict[str, Any]:
-    """Train a preference model on the pairs, from the round's policy; measure it on those held out."""
+    """Train a preference model on the pairs, or a baseline on labels of the trees (the input `search`), from the round's
+    policy; measure it on the pairs held out."""
     from ppm.evaluate import pair_accuracy
     from ppm.model import load
     from ppm.train import split, train
@@ -145,8 +140,15 @@ def make_ppm(recipe: RoundRecipe, folder: Path, inputs: Mapping[str, Path]) -> d
     energy = EnergyMeter()
     config, seed = recipe.ppm, recipe.stage_seed("ppm")
     groups = read_groups(inputs["pairs"] / STORE, recipe.round_index)
-    result = train(groups, base=inputs["policy"], out=folder, config=config, seed=seed)
+    labelled: Sequence[LabelledGroup] = ()
+    if config.objective is not Objective.PPM:
+        trees = Store(inputs["search"] / STORE).trees(recipe.round_index)
+        reading = _reading(recipe, inputs["policy"])
+        labelled = labelled_set(trees, objective=config.objective, **reading).groups
+    result = train(groups, base=inputs["policy"], out=folder, config=config, seed=seed, labelled=labelled)
     _, held_out = split(groups, share=config.held_out_share, seed=seed)
+    if config.objective is Objective.ORM:
+        held_out = [group for group in held_out if group.kind is PairKind.FINAL]
     found = pair_accuracy(load(folder), held_out, sharing=config.sharing, max_length=config.max_length)
     return {
         "objective": str(config.objective),
@@ -162,6 +164,18 @@ def make_ppm(recipe: RoundRecipe, folder: Path, inputs: Mapping[str, Path]) -> d
         "losses": list(result.losses),
         "logging_steps": config.logging_steps,
         "joules": energy.joules(),
+    }
+
+
+def _reading(recipe: RoundRecipe, model: Path) -> dict[str, Any]:
+    """How the trees of the round are read, for what is drawn from them; `model` has the tokenizer."""
+    from rstar.backends.loading import read_tokenizer
+
+    return {
+        "config": recipe.pairs,
+        "format": FORMATS[recipe.prompt_format],
+        "encode": partial(read_tokenizer(model).encode, add_special_tokens=False),
+        "max_output_chars": recipe.search.max_output_chars,
     }
 
 

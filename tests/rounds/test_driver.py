@@ -197,11 +197,11 @@ def test_a_stage_killed_anywhere_ends_in_the_same_result_when_run_again(tmp_path
     assert list(made.outputs) == [f"part{number}" for number in range(5)]
 
 
-def test_a_wrong_setting_found_by_a_stage_keeps_its_one_line(tmp_path: Path) -> None:
+def test_a_wrong_setting_found_by_a_stage_is_one_line_with_the_stage(tmp_path: Path) -> None:
     def work(folder: Path, inputs: Mapping[str, Path]) -> dict[str, Any]:
         raise ConfigError("problems.train is empty")
 
-    with pytest.raises(ConfigError, match=r"^problems.train is empty$"):
+    with pytest.raises(ConfigError, match=r"^stage a: problems.train is empty$"):
         run_stages(tmp_path, [Stage(name="a", purpose="", settings={}, work=work)], quiet)
 
 
