@@ -74,7 +74,6 @@ MARGINS = (0.5, 0.0, 0.25, 1.0)
 DISTANCES = (1, 0, 5, 20)
 """The first of each are what the other is combined with."""
 CLOSE_MARGIN, CLOSE_DISTANCE = 0.5, 20
-UNFILTERED = {"min_q_margin": 0.0, "min_edit_distance": 0}
 ByProblem = dict[str, list[float]]
 """Outcomes in [0, 1] by problem."""
 
@@ -135,7 +134,8 @@ def unvisited_score(run: FinishedRun, options: argparse.Namespace) -> str:
     levels = {problem.id: problem.level for problem in problems}
     settings = run.settings("round1/search")
     search = build(SearchConfig, settings["search"])
-    rows, first = [], {}
+    rows: list[list[str]] = []
+    first: ByProblem = {}
     for score in (math.inf, 0.0):
         solved: ByProblem = defaultdict(list)
         trees: list[Tree] = []
@@ -189,7 +189,9 @@ def score_bound(run: FinishedRun, options: argparse.Namespace) -> str:
     search = build(SearchConfig, settings["search"])
     problems = run.held_out(options.searched)
     pairs = build(PairConfig, run.settings(f"{run.here}/pairs")["pairs"])
-    rows, first, first_right = [], {}, {}
+    rows: list[list[str]] = []
+    first: ByProblem = {}
+    first_right: ByProblem = {}
     for bound in (ScoreBound.TANH, ScoreBound.NONE):
         tested = Tested()
         right: ByProblem = defaultdict(list)
@@ -215,7 +217,8 @@ def pair_filters(run: FinishedRun, options: argparse.Namespace) -> str:
     """Which pairs of steps are learned from, by Q margin and edit distance."""
     recipe = build(PairConfig, run.settings(f"{run.here}/pairs")["pairs"])
     arms = dict.fromkeys([*((margin, DISTANCES[0]) for margin in MARGINS), *((MARGINS[0], d) for d in DISTANCES)])  # fmt: skip
-    rows, first = [], {}
+    rows: list[list[str]] = []
+    first: ByProblem = {}
     for margin, distance in arms:
         pairs = dataclasses.replace(recipe, min_q_margin=margin, min_edit_distance=distance)
         tested = Tested()
@@ -288,7 +291,7 @@ def trained_and_tested(
         max_output_chars=searched_with["search"]["max_output_chars"],
     )
     trees = list(Store(run.folder / run.here / "search" / STORE).trees(run.round_index))
-    unfiltered = draw(trees, config=dataclasses.replace(pairs, **UNFILTERED)).groups
+    unfiltered = draw(trees, config=dataclasses.replace(pairs, min_q_margin=0.0, min_edit_distance=0)).groups
     to_learn, to_test = problems_with(unfiltered, num_pairs, seed)
     groups = draw([tree for tree in trees if tree.problem_id in to_learn], config=pairs).groups
     result = train(groups, base=policy, out=out, config=config, seed=seed)

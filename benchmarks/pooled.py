@@ -6,7 +6,7 @@ Intervals are a bootstrap over the problems of all seeds: they say how other pro
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from benchmarks.runs import Run
 from benchmarks.tables import interval, markdown, spread
@@ -41,10 +41,7 @@ def equal_token_tables(runs: Sequence[Run]) -> Iterator[str]:
         for level, ids in searches.levels(LEVELS).items():
             for num_trees in doublings(searches.num_trees):
                 point = searches.point(ids, method, num_trees)
-                row = [f"{level} ({len(ids)})", str(num_trees), f"{point.tokens:,.0f}"]
-                row.append(
-                    f"{100 * point.accuracy:.1f} % ({interval(point.interval.low, point.interval.high)})"
-                )
+                row = [f"{level} ({len(ids)})", str(num_trees), f"{point.tokens:,.0f}", _point(point)]
                 for baseline, selection in baselines.values():
                     compared = at_equal_tokens(
                         searches, baseline, ids, methods=(method, selection), num_trees=num_trees, seed=0
@@ -72,15 +69,16 @@ def pooled(runs: Sequence[Run], read: Callable[[Run], Sequence[Attempt]]) -> Eva
 def greedy_attempts(run: Run) -> list[Attempt]:
     """The last policy's greedy trees of the problems that `scaling` has: a right answer each, or none."""
     evaluated = {one.problem_id for one in scaling_attempts(run)}
-    right = {"node_id": 1, "answer": "", "multiplicity": 1, "verified": True}
-    return [
-        Attempt(
-            problem_id=record.problem_id, level=record.level, tree_index=0, tokens=record.num_tokens,
-            **(right if record.outcome is Outcome.SOLVED else {}),
-        )
-        for record in Store(run.folder / f"round{run.last_round}/evaluation" / STORE).records()
-        if record.problem_id in evaluated
-    ]  # fmt: skip
+    attempts = []
+    for record in Store(run.folder / f"round{run.last_round}/evaluation" / STORE).records():
+        if record.problem_id in evaluated:
+            attempt = Attempt(
+                problem_id=record.problem_id, level=record.level, tree_index=0, tokens=record.num_tokens
+            )
+            if record.outcome is Outcome.SOLVED:
+                attempt = dataclasses.replace(attempt, node_id=1, answer="", multiplicity=1, verified=True)
+            attempts.append(attempt)
+    return attempts
 
 
 def scaling_attempts(run: Run) -> list[Attempt]:
@@ -91,11 +89,11 @@ def scored_samples(runs: Sequence[Run], value_model: str) -> Evaluation | None:
     """The samples of `scaling`, scored by a value model there or among the ablations; None unless all runs have them."""
     found: dict[int, list[Attempt]] = {}
     for run in runs:
-        for stage in (
-            run.scaling,
-            f"{ABLATIONS}/scaling" if ablated(run, "scaling", "policy", "policy") else None,
-        ):
-            path = run.folder / (stage or "") / f"samples-{value_model}.jsonl"
+        stages = [run.scaling or ""]
+        if ablated(run, "scaling", "policy", "policy"):
+            stages.append(f"{ABLATIONS}/scaling")
+        for stage in stages:
+            path = run.folder / stage / f"samples-{value_model}.jsonl"
             if run.seed not in found and path.is_file():
                 found[run.seed] = read_attempts(path)
     return pooled(runs, lambda run: found[run.seed]) if len(found) == len(runs) else None
@@ -115,27 +113,24 @@ def policy_ablation_table(runs: Sequence[Run]) -> str:
     names |= {what: f"{ABLATIONS}/{name}/evaluation" for name, what in POLICIES.items()}
     found = {name: [outcomes(run.folder / stage / STORE) for run in runs] for name, stage in names.items()}
     own = found["top mean Q"]
+
+    def solved(by_run: Sequence[Mapping[str, tuple[str, bool]]], level: str) -> list[float]:
+        """1 or 0 for each problem of each run, in the order of the method's own evaluations."""
+        return [
+            float(one[problem_id][1])
+            for one, first in zip(by_run, own, strict=True)
+            for problem_id, (of, _) in first.items()
+            if level in (of, ALL_LEVELS)
+        ]
+
     rows = []
     for name, by_run in found.items():
-        rates = [
-            {rate.level: rate.rate for rate in pass_rates(one.values(), levels=LEVELS)} for one in by_run
-        ]
+        rates = [{rate.level: rate.rate for rate in pass_rates(one.values(), levels=LEVELS)} for one in by_run]  # fmt: skip
         row = [name]
         for level in rates[0]:
-            difference = paired_difference(
-                *(
-                    [
-                        float(one[i][1])
-                        for own_one, one in zip(own, of, strict=True)
-                        for i in own_one
-                        if level in (own_one[i][0], ALL_LEVELS)
-                    ]
-                    for of in (by_run, own)
-                ),
-                seed=0,
-            )
-            lead = "" if by_run is own else f", {_difference(difference)}"
-            row.append(f"{spread([rate[level] for rate in rates])}{lead}")
+            lead = paired_difference(solved(by_run, level), solved(own, level), seed=0)
+            shares = spread([rate[level] for rate in rates])
+            row.append(shares if by_run is own else f"{shares}, {_difference(lead)}")
         rows.append(row)
     header = ["trained on", *rates[0]]
     return markdown(
