@@ -57,6 +57,14 @@ class RoundStages:
         stages = (getattr(self, field.name) for field in dataclasses.fields(self))
         return (stage for stage in stages if stage is not None)
 
+    @classmethod
+    def among(cls, stages: Sequence[Stage], round_index: int) -> RoundStages:
+        """Those of a round, by their names."""
+        made = {stage.name: stage for stage in stages}
+        names = [field.name for field in dataclasses.fields(cls)]
+        found: dict[str, Any] = {name: made.get(f"round{round_index}/{name}") for name in names}
+        return cls(**found)
+
 
 def base_model(recipe: RoundRecipe) -> Path:
     """The folder of the recipe's base model."""
@@ -88,7 +96,7 @@ def stages_by_round(
     base_evaluation = Stage(
         name="base/evaluation",
         purpose="the base model alone on held-out problems",
-        settings=_search_settings(first, greedy(first.search)),
+        settings=search_settings(first, greedy(first.search)),
         seed=first.seed,
         inputs={"problems": problems, "model": base},
         work=partial(make_evaluation, first, console, "base"),
@@ -98,7 +106,9 @@ def stages_by_round(
     for recipe in recipes:
         rounds.append(_round(recipe, base, problems, rounds, console))
         scaling = (
-            [_scaling(recipe, problems, rounds[-1], console)] if complete and recipe is recipes[-1] else []
+            [scaling_stage(recipe, "scaling", problems, rounds[-1])]
+            if complete and recipe is recipes[-1]
+            else []
         )
         everything = [problems, base_evaluation, *(stage for one in rounds for stage in one), *scaling]
         command = f"make round{recipe.round_index}{arguments}"
@@ -132,7 +142,7 @@ def _round(
     search = Stage(
         name=f"{here}/search",
         purpose="trees over the training problems",
-        settings=_search_settings(recipe, recipe.search) | further,
+        settings=search_settings(recipe, recipe.search) | further,
         seed=recipe.stage_seed("search"),
         inputs=searched,
         work=partial(make_search, recipe, console),
@@ -176,7 +186,7 @@ def _round(
     evaluation = Stage(
         name=f"{here}/evaluation",
         purpose="the trained policy alone on held-out problems",
-        settings=_search_settings(recipe, greedy(recipe.search)),
+        settings=search_settings(recipe, greedy(recipe.search)),
         seed=recipe.seed,
         inputs={"problems": problems, "model": policy},
         work=partial(make_evaluation, recipe, console, f"r{recipe.round_index}"),
@@ -207,25 +217,6 @@ def _searched_evaluation(
     )
 
 
-def _scaling(recipe: RoundRecipe, problems: Stage, last: RoundStages, console: Console) -> Stage:
-    numbers = {name: getattr(recipe.evaluation, name) for name in ("max_trajectories", "num_samples")}
-    return Stage(
-        name="scaling",
-        purpose="accuracy against tokens: searches, and samples of the policy alone",
-        settings=_inference_settings(recipe) | numbers,
-        seed=evaluation_seed(recipe),
-        inputs={
-            "problems": problems, "policy": last.policy, "ppm": last.ppm, "evaluation": last.evaluation,
-        },
-        work=partial(make_scaling, recipe, console, "scaling"),
-    )  # fmt: skip
-
-
-def _inference_settings(recipe: RoundRecipe) -> dict[str, Any]:
-    evaluated = {"evaluated": to_plain(recipe.evaluation.problems)}
-    return _search_settings(recipe, recipe.evaluation.search) | evaluated
-
-
 def _check_lengths(recipes: Sequence[RoundRecipe], base: Path) -> None:
     """What a preference model's training would find out only after a search and a policy's training."""
     context = json.loads((base / "config.json").read_text(encoding="utf-8")).get("max_position_embeddings")
@@ -239,7 +230,28 @@ def _check_lengths(recipes: Sequence[RoundRecipe], base: Path) -> None:
         )
 
 
-def _search_settings(recipe: RoundRecipe, search: SearchConfig) -> dict[str, Any]:
+def scaling_stage(recipe: RoundRecipe, name: str, problems: Stage, last: RoundStages) -> Stage:
+    """The stage `scaling` of one round."""
+    numbers = {name: getattr(recipe.evaluation, name) for name in ("max_trajectories", "num_samples")}
+    return Stage(
+        name=name,
+        purpose="accuracy against tokens: searches, and samples of the policy alone",
+        settings=_inference_settings(recipe) | numbers,
+        seed=evaluation_seed(recipe),
+        inputs={
+            "problems": problems, "policy": last.policy, "ppm": last.ppm, "evaluation": last.evaluation,
+        },
+        work=partial(make_scaling, recipe, Console(stderr=True), "scaling"),
+    )  # fmt: skip
+
+
+def _inference_settings(recipe: RoundRecipe) -> dict[str, Any]:
+    evaluated = {"evaluated": to_plain(recipe.evaluation.problems)}
+    return search_settings(recipe, recipe.evaluation.search) | evaluated
+
+
+def search_settings(recipe: RoundRecipe, search: SearchConfig) -> dict[str, Any]:
+    """What decides the trees of a search, apart from problems, models and seed."""
     return {
         "search": to_plain(search),
         "sandbox": _decisive(recipe, "sandbox"),
