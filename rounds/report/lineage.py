@@ -1,0 +1,87 @@
+"""Where every model came from, down to hashes of weights and data, and that no held-out problem was trained on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+from rounds.artifact import Manifest
+from rounds.page import Block, Heading, Paragraph, Table
+from rounds.report.facts import RunFacts
+
+SHOWN = 12
+"""Hexadecimal digits of a hash."""
+WEIGHTS = "model.safetensors"
+UNHASHED = ("lock", "progress.json")
+"""Ends of names of files that say nothing of the data."""
+
+
+def lineage_section(facts: RunFacts) -> list[Block]:
+    """Models, the contamination check, all stages, versions."""
+    last = facts.manifests[f"round{facts.last}/policy"]
+    versions = ", ".join(f"{name} {version}" for name, version in sorted(last.versions.items()))
+    stages = [
+        [name, one.fingerprint, str(one.seed), ", ".join(f"{k} {v[:8]}" for k, v in sorted(one.inputs.items())) or "–"]
+        for name, one in facts.manifests.items()
+    ]  # fmt: skip
+    return [
+        Heading("Where it came from"),
+        Paragraph(
+            f"Every model can be traced to the settings, the seed and the data that made it; the seed of the run is {facts.seed}. "
+            f"{_contamination(facts)}"
+        ),
+        Table(
+            ["model", "trained from", "on", "hash of the data", "seed", "hash of the weights"], _models(facts)
+        ),
+        Heading("All stages", 3),
+        Paragraph(
+            "A fingerprint covers a stage's settings, its seed and the fingerprints of its inputs: equal fingerprints, equal "
+            "results."
+        ),
+        Table(["stage", "fingerprint", "seed", "inputs"], stages),
+        Paragraph(versions, note=True),
+    ]
+
+
+def _models(facts: RunFacts) -> list[list[str]]:
+    base = facts.manifests["round1/policy"].inputs["base"]
+    rows = [["base", "–", "–", "–", "–", f"{base[:SHOWN]} (with its configuration)"]]
+    for index in facts.rounds:
+        sft_set, policy, pairs, ppm = (
+            facts.manifests[f"round{index}/{stage}"] for stage in ("sft_set", "policy", "pairs", "ppm")
+        )
+        examples = f"{sft_set.summary['examples']:,} solutions of round {index}'s search"
+        num_pairs = f"{sum(pairs.summary['pairs'].values()):,} pairs of round {index}'s search"
+        rows += [
+            [f"r{index}", "base", examples, data_hash(sft_set), str(policy.seed), _weights(policy)],
+            [f"PPM r{index}", f"r{index}", num_pairs, data_hash(pairs), str(ppm.seed), _weights(ppm)],
+        ]
+    return rows
+
+
+def _weights(manifest: Manifest) -> str:
+    return manifest.outputs.get(WEIGHTS, "–")[:SHOWN]
+
+
+def data_hash(manifest: Manifest) -> str:
+    """One hash over the files that a stage made."""
+    files = {name: digest for name, digest in manifest.outputs.items() if not name.endswith(UNHASHED)}
+    return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()[:SHOWN]
+
+
+def _contamination(facts: RunFacts) -> str:
+    checks = [
+        one.summary["contamination"] for one in facts.manifests.values() if "contamination" in one.summary
+    ]
+    problems = facts.summary("problems")
+    counts = {name: sum(problems[name].values()) for name in ("train", "evaluation")}
+    checked = (
+        f"Contamination check: of {counts['evaluation']:,} held-out and {counts['train']:,} training questions, compared but for "
+        f"case, white space and Unicode form, {problems['contaminated']:,} are in both"
+    )
+    if not checks:
+        return f"{checked}."
+    shared = sum(check["both"] for check in checks)
+    return (
+        f"{checked}; each of {len(checks)} evaluations by search compared its own again and found {shared:,}."
+    )
