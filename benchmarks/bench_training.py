@@ -21,12 +21,13 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, Trainer
 
-from policy.config import Packing, Precision, SFTConfig
+from policy.config import Packing, SFTConfig
 from policy.losses import policy_token_loss
 from policy.packing import collate
 from policy.sft import train
 from policy.sft_sets import SFTExample
 from rstar.seeds import rng
+from rstar.training.config import Precision
 
 SETTINGS = SFTConfig(epochs=1, learning_rate=1e-4, global_batch_size=32, micro_batch_size=16)
 

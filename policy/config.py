@@ -7,10 +7,10 @@ unless noted; `rstar.config.build` reads them from a recipe.
 from __future__ import annotations
 
 import dataclasses
-import math
 from enum import StrEnum
 
 from rstar.config import require
+from rstar.training.config import TrainingConfig
 
 
 class Choice(StrEnum):
@@ -62,35 +62,11 @@ class Packing(StrEnum):
     """All in one row without padding: for attention kernels that take sequence boundaries (flash attention)."""
 
 
-class Precision(StrEnum):
-    """Numbers that the forward and backward passes use; weights and optimiser state are float32 either way."""
-
-    FLOAT32 = "float32"
-    BFLOAT16 = "bfloat16"
-    """Autocast."""
-
-
-class Schedule(StrEnum):
-    """Learning rate over the steps, after warm-up."""
-
-    LINEAR = "linear"
-    """Down to 0. [paper]"""
-    COSINE = "cosine"
-    CONSTANT = "constant_with_warmup"
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SFTConfig:
-    """How a base model is fine-tuned (rStar-Math, section 4.1), with AdamW."""
+class SFTConfig(TrainingConfig):
+    """How a base model is fine-tuned (rStar-Math, section 4.1)."""
 
     epochs: int = 2
-    learning_rate: float = 7e-6
-    schedule: Schedule = Schedule.LINEAR
-    warmup_ratio: float = 0.0
-    """Share of all steps over which the learning rate rises from 0. [ours]"""
-    weight_decay: float = 0.0
-    max_grad_norm: float = 1.0
-    """Gradients are scaled down to this norm; 0 leaves them alone. [ours]"""
     global_batch_size: int = 128
     """Examples per optimiser step, over all processes. The loss is the mean over all their policy tokens."""
     micro_batch_size: int = 8
@@ -99,38 +75,14 @@ class SFTConfig:
     max_length: int = 4096
     """Tokens of one example at most; a longer one is an error."""
     packing: Packing = Packing.ROWS
-    attention: str = "sdpa"
-    """Transformers' name of the attention implementation: sdpa, eager, flash_attention_2, ..."""
-    precision: Precision = Precision.FLOAT32
-    gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass: less memory, about a third more time."""
-    logging_steps: int = 1
     save_steps: int = 100
-    """Optimiser steps between checkpoints; the newest two are kept until training is complete."""
-    num_threads: int | None = None
-    """CPU threads; null leaves PyTorch's setting. On a small model 1 is often fastest."""
 
     def __post_init__(self) -> None:
-        counts = (
-            "epochs",
-            "global_batch_size",
-            "micro_batch_size",
-            "max_length",
-            "logging_steps",
-            "save_steps",
-        )
-        for name in counts:
-            require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        rate = self.learning_rate
-        require(0 < rate < math.inf, "learning_rate", rate, "finite and above 0")
-        require(0 <= self.warmup_ratio < 1, "warmup_ratio", self.warmup_ratio, "in [0, 1)")
-        for name in ("weight_decay", "max_grad_norm"):
-            require(0 <= getattr(self, name) < math.inf, name, getattr(self, name), "finite and at least 0")
+        super().__post_init__()
+        require(self.micro_batch_size >= 1, "micro_batch_size", self.micro_batch_size, "at least 1")
         divides = self.global_batch_size % self.micro_batch_size == 0
         allowed = f"a divisor of global_batch_size, {self.global_batch_size}"
         require(divides, "micro_batch_size", self.micro_batch_size, allowed)
-        threads = self.num_threads
-        require(threads is None or threads >= 1, "num_threads", threads, "at least 1, or null")
         flash = "flash" in self.attention
         fits = not (flash and self.packing is Packing.ROWS)
         require(fits, "packing", str(self.packing), f"flat or off with attention {self.attention}")

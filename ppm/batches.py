@@ -1,4 +1,4 @@
-"""From groups of pairs to the tensors of a micro-batch; steps share the tokens of their prefix.
+"""From groups of pairs, or of labelled continuations, to the tensors of a micro-batch; steps share the tokens of their prefix.
 
 A sequence is a prefix and one continuation; its score is read at its last token. With `Sharing.PREFIX` the sequences of a
 group form one token tree, with `Sharing.TREE` all those of one search tree; trees lie beside each other in rows, and no
@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ppm.config import Objective, PPMConfig, Sharing
-from ppm.groups import Continuation, PairGroup, PairKind
+from ppm.config import PPMConfig, Sharing
+from ppm.groups import Continuation, Group, LabelledGroup, PairGroup
 from ppm.token_tree import TokenTree, token_tree
 from rstar.errors import StageError
 from rstar.seeds import rng
@@ -27,7 +27,7 @@ from rstar.seeds import rng
 PADDING_ID = 0
 """Any valid id does: nothing but itself attends to padding, and no score is read there."""
 
-MicroBatch = tuple[PairGroup, ...]
+MicroBatch = tuple[Group, ...]
 
 
 def judged_ids(prefix_ids: tuple[int, ...], step_ids: tuple[int, ...], max_length: int) -> tuple[int, ...]:
@@ -41,59 +41,60 @@ def judged_ids(prefix_ids: tuple[int, ...], step_ids: tuple[int, ...], max_lengt
     return (prefix_ids + step_ids)[-max_length:]
 
 
-def sequence(group: PairGroup, continuation: Continuation, max_length: int) -> tuple[int, ...]:
+def sequence(group: Group, continuation: Continuation, max_length: int) -> tuple[int, ...]:
     """The `judged_ids` of a continuation. Raises StageError if it is too long."""
     try:
         return judged_ids(group.prefix_ids, continuation.token_ids, max_length)
     except ValueError as error:
         raise StageError(
-            f"a pair of problem {group.problem_id} has {error}: raise it or lower max_tokens of the pairs"
+            f"a step or trajectory of problem {group.problem_id} has {error}: raise it or lower max_tokens of the pairs"
         ) from None
 
 
-def collate(groups: Sequence[PairGroup], *, sharing: Sharing, max_length: int) -> dict[str, Tensor]:
+def collate(groups: Sequence[Group], *, sharing: Sharing, max_length: int) -> dict[str, Tensor]:
     """The tensors of a micro-batch.
 
-    For the model: `input_ids`, `position_ids`, `subtree_ends` (B, T) and `read_at` (S,). For the losses: `chosen`,
-    `rejected` (P,), indices into the scores, and `pair_weights` (P,); `q_values`, `correct` and `score_weights` (S,);
-    weights add up to 1 in each group. `labels` (G,) is what the Trainer counts: the loss is a mean over groups.
+    For the model: `input_ids`, `position_ids`, `subtree_ends` (B, T) and `read_at` (S,). For the losses, of pairs:
+    `chosen`, `rejected` (P,), indices into the scores, and `pair_weights` (P,); of labelled continuations: `q_values` and
+    `score_weights` (S,). Weights add up to 1 in each group. `labels` (G,) is what the Trainer counts: the loss is a mean
+    over groups.
     """
     sequences: list[tuple[int, ...]] = []
     block_of: list[Hashable] = []
     fields: dict[str, list[Any]] = {
-        name: [] for name in ("chosen", "rejected", "pair_weights", "q_values", "correct", "score_weights")
+        name: [] for name in ("chosen", "rejected", "pair_weights", "q_values", "score_weights")
     }
     for index, group in enumerate(groups):
-        sides = (group.chosen, group.rejected)
-        first_rejected = len(sequences) + len(group.chosen)
-        fields["chosen"] += [len(sequences) + chosen for chosen, _ in group.pairs]
-        fields["rejected"] += [first_rejected + rejected for _, rejected in group.pairs]
-        fields["pair_weights"] += [1 / len(group.pairs)] * len(group.pairs)
-        count = len(group.chosen) + len(group.rejected)
-        fields["score_weights"] += [1 / count] * count
-        for side, is_chosen in zip(sides, (True, False), strict=True):
-            for continuation in side:
-                block_of.append(_block(group, index, len(sequences), sharing))
-                sequences.append(sequence(group, continuation, max_length))
-                fields["q_values"].append(continuation.q_value)
-                fields["correct"].append(is_chosen)
+        first = len(sequences)
+        for continuation in group.continuations:
+            block_of.append(_block(group, index, len(sequences), sharing))
+            sequences.append(sequence(group, continuation, max_length))
+        match group:
+            case PairGroup():
+                first_rejected = first + len(group.chosen)
+                fields["chosen"] += [first + chosen for chosen, _ in group.pairs]
+                fields["rejected"] += [first_rejected + rejected for _, rejected in group.pairs]
+                fields["pair_weights"] += [1 / group.size] * group.size
+            case LabelledGroup():
+                fields["q_values"] += [continuation.q_value for continuation in group.continuations]
+                fields["score_weights"] += [1 / group.size] * group.size
     tensors = lay_out(sequences, block_of, share_rows=sharing is not Sharing.OFF)
-    tensors |= {name: torch.tensor(values) for name, values in fields.items()}
+    tensors |= {name: torch.tensor(values) for name, values in fields.items() if values}
     tensors["labels"] = torch.zeros(len(groups), dtype=torch.int64)
     return tensors
 
 
-def num_tokens(groups: Sequence[PairGroup], *, sharing: Sharing, max_length: int) -> int:
+def num_tokens(groups: Sequence[Group], *, sharing: Sharing, max_length: int) -> int:
     """Tokens that a model computes for `groups` in one micro-batch, padding aside."""
     blocks: dict[Hashable, list[tuple[int, ...]]] = {}
     for index, group in enumerate(groups):
-        for at, continuation in enumerate((*group.chosen, *group.rejected)):
+        for at, continuation in enumerate(group.continuations):
             key = _block(group, index, at, sharing)
             blocks.setdefault(key, []).append(sequence(group, continuation, max_length))
     return sum(len(token_tree(sequences)) for sequences in blocks.values())
 
 
-def _block(group: PairGroup, group_index: int, sequence_index: int, sharing: Sharing) -> Hashable:
+def _block(group: Group, group_index: int, sequence_index: int, sharing: Sharing) -> Hashable:
     """Names what shares tokens."""
     match sharing:
         case Sharing.OFF:
@@ -104,7 +105,7 @@ def _block(group: PairGroup, group_index: int, sequence_index: int, sharing: Sha
             return _tree_key(group)
 
 
-def _tree_key(group: PairGroup) -> tuple[str, int]:
+def _tree_key(group: Group) -> tuple[str, int]:
     return (group.problem_id, group.tree_index)
 
 
@@ -152,26 +153,26 @@ def lay_out(
 
 
 def plan(
-    groups: Sequence[PairGroup], config: PPMConfig, *, seed: int, num_processes: int = 1
+    groups: Sequence[Group], config: PPMConfig, *, seed: int, num_processes: int = 1
 ) -> tuple[list[MicroBatch], int]:
     """The micro-batches of a whole training in order, and how many make one optimiser step (over all processes).
 
     Each epoch goes through all groups in an order of its own, derived from `seed`. A step takes whole groups (with
-    `Sharing.TREE`: whole trees) until it has `global_batch_size` pairs, and spreads them evenly over micro-batches of
+    `Sharing.TREE`: whole trees) until it has `global_batch_size` pairs (or labelled continuations), and spreads them evenly over micro-batches of
     about `micro_batch_tokens`; a rest too small for its micro-batches joins the step before. Raises StageError where
     there are fewer groups than processes.
     """
     units = _units(groups, config.sharing)
     costs = [num_tokens(unit, sharing=config.sharing, max_length=config.max_length) for unit in units]
     if len(units) < num_processes:
-        raise StageError(
-            f"{len(units)} groups of pairs to train on are too few for {num_processes} processes"
-        )
+        raise StageError(f"{len(units)} groups to train on are too few for {num_processes} processes")
     epochs = []
     for epoch in range(config.epochs):
         order = list(range(len(units)))
         rng(seed, "ppm", "epoch", epoch).shuffle(order)
-        epochs.append(_steps(order, [_num_pairs(unit) for unit in units], config.global_batch_size))
+        epochs.append(
+            _steps(order, [sum(group.size for group in unit) for unit in units], config.global_batch_size)
+        )
     heaviest = max(sum(costs[unit] for unit in step) for steps in epochs for step in steps)
     most_units = max(len(step) for steps in epochs for step in steps)
     per_process = math.ceil(heaviest / (config.micro_batch_tokens * num_processes))
@@ -184,31 +185,22 @@ def plan(
     return micro_batches, per_step
 
 
-def trained_on(groups: Sequence[PairGroup], objective: Objective) -> list[PairGroup]:
-    """The groups that an objective learns from: an outcome model sees whole trajectories only."""
-    return [group for group in groups if objective is not Objective.ORM or group.kind is PairKind.FINAL]
-
-
-def _units(groups: Sequence[PairGroup], sharing: Sharing) -> list[list[PairGroup]]:
+def _units(groups: Sequence[Group], sharing: Sharing) -> list[list[Group]]:
     """What is shuffled: groups, or all groups of a tree together."""
     if sharing is not Sharing.TREE:
         return [[group] for group in groups]
     return [list(unit) for _, unit in groupby(sorted(groups, key=_tree_key), key=_tree_key)]
 
 
-def _num_pairs(unit: Sequence[PairGroup]) -> int:
-    return sum(len(group.pairs) for group in unit)
-
-
-def _steps(order: Sequence[int], num_pairs: Sequence[int], batch_size: int) -> list[list[int]]:
+def _steps(order: Sequence[int], sizes: Sequence[int], batch_size: int) -> list[list[int]]:
     steps: list[list[int]] = [[]]
-    pairs = 0
+    size = 0
     for unit in order:
-        if steps[-1] and pairs + num_pairs[unit] > batch_size:
+        if steps[-1] and size + sizes[unit] > batch_size:
             steps.append([])
-            pairs = 0
+            size = 0
         steps[-1].append(unit)
-        pairs += num_pairs[unit]
+        size += sizes[unit]
     return steps
 
 

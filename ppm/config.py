@@ -7,10 +7,10 @@ Frozen dataclasses that import no model code. Defaults are the paper's (rStar-Ma
 from __future__ import annotations
 
 import dataclasses
-import math
 from enum import StrEnum
 
 from rstar.config import require
+from rstar.training.config import TrainingConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,14 +49,15 @@ class PairConfig:
 
 
 class Objective(StrEnum):
-    """What the model learns: the paper's and the baselines of its table 8, with the same trunk and the same pairs."""
+    """What the model learns: the paper's and the baselines of its table 8, with the same trunk and from the same trees."""
 
     PPM = "ppm"
     """Rank: of two steps after one prefix, the chosen is worth more (Bradley-Terry). [paper]"""
     PQM = "pqm"
-    """Regress: a step is worth its Q-value (mean squared error)."""
+    """Regress: a step is worth its Q-value (mean squared error); all steps that were tried (`labels`)."""
     ORM = "orm"
-    """Outcome: is a whole trajectory correct (cross-entropy); final pairs only."""
+    """Outcome: is a whole trajectory correct (cross-entropy); all trajectories that were judged (`labels`). The score is
+    2p - 1, p the probability of being correct."""
 
 
 class ScoreBound(StrEnum):
@@ -66,7 +67,8 @@ class ScoreBound(StrEnum):
     TANH = "tanh"
     """Into (-1, 1). [paper]"""
     NONE = "none"
-    """The number itself. A search takes values in [-1, 1], so what lies outside is clipped there, and there only."""
+    """The number itself. A search takes values in [-1, 1], so it is told the tanh, which keeps the order; clipped, all
+    that are sure would be equal. [ours]"""
 
 
 class Sharing(StrEnum):
@@ -81,39 +83,16 @@ class Sharing(StrEnum):
     """All groups of one tree share whatever they have in common, and are in one batch."""
 
 
-class Precision(StrEnum):
-    """Numbers that the forward and backward passes use; weights and optimiser state are float32 either way."""
-
-    FLOAT32 = "float32"
-    BFLOAT16 = "bfloat16"
-    """Autocast."""
-
-
-class Schedule(StrEnum):
-    """Learning rate over the steps, after warm-up."""
-
-    LINEAR = "linear"
-    """Down to 0. [paper]"""
-    COSINE = "cosine"
-    CONSTANT = "constant_with_warmup"
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PPMConfig:
-    """How a process preference model is trained (rStar-Math, section 4.1), with AdamW."""
+class PPMConfig(TrainingConfig):
+    """How a process preference model is trained (rStar-Math, section 4.1)."""
 
     objective: Objective = Objective.PPM
     score_bound: ScoreBound = ScoreBound.TANH
     epochs: int = 1
-    learning_rate: float = 7e-6
-    schedule: Schedule = Schedule.LINEAR
-    warmup_ratio: float = 0.0
-    """Share of all steps over which the learning rate rises from 0. [ours]"""
-    weight_decay: float = 0.0
-    max_grad_norm: float = 1.0
-    """Gradients are scaled down to this norm; 0 leaves them alone. [ours]"""
     global_batch_size: int = 512
-    """Pairs per optimiser step, over all processes: batches are filled with whole groups up to this many."""
+    """Pairs (of a baseline: labelled steps or trajectories) per optimiser step, over all processes: batches are filled
+    with whole groups up to this many."""
     micro_batch_tokens: int = 16384
     """Tokens per forward pass of one process, padding aside, as far as single groups allow: decides memory and speed."""
     max_length: int = 4096
@@ -122,35 +101,12 @@ class PPMConfig:
     """Share of the problems whose pairs are not trained on but measured: they choose the best checkpoint. [ours]"""
     sharing: Sharing = Sharing.TREE
     """[ours] On the trees of a first round the fewest tokens by far: see `benchmarks.bench_ppm_batches`."""
-    attention: str = "sdpa"
-    """Transformers' name of the attention implementation: sdpa, eager, flash_attention_2, ..."""
-    precision: Precision = Precision.FLOAT32
-    gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass: less memory, about a third more time."""
-    logging_steps: int = 1
     save_steps: int = 50
     """Optimiser steps between checkpoints, at each of which the held-out pairs are measured."""
-    num_threads: int | None = None
-    """CPU threads; null leaves PyTorch's setting. On a small model 1 is often fastest."""
 
     def __post_init__(self) -> None:
-        counts = (
-            "epochs",
-            "global_batch_size",
-            "micro_batch_tokens",
-            "max_length",
-            "logging_steps",
-            "save_steps",
-        )
-        for name in counts:
-            require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        rate = self.learning_rate
-        require(0 < rate < math.inf, "learning_rate", rate, "finite and above 0")
-        require(0 <= self.warmup_ratio < 1, "warmup_ratio", self.warmup_ratio, "in [0, 1)")
-        for name in ("weight_decay", "max_grad_norm"):
-            require(0 <= getattr(self, name) < math.inf, name, getattr(self, name), "finite and at least 0")
+        super().__post_init__()
+        require(self.micro_batch_tokens >= 1, "micro_batch_tokens", self.micro_batch_tokens, "at least 1")
         require(0 < self.held_out_share < 1, "held_out_share", self.held_out_share, "in (0, 1)")
-        threads = self.num_threads
-        require(threads is None or threads >= 1, "num_threads", threads, "at least 1, or null")
         fits = not ("flash" in self.attention and self.sharing is not Sharing.OFF)
         require(fits, "sharing", str(self.sharing), f"off with attention {self.attention}")

@@ -1,4 +1,5 @@
-"""Preference pairs as data: pairs, the groups they come in, and what became of the trees. `pairs` makes them."""
+"""What is learned from, as data: preference pairs, the groups they come in, and what became of the trees (`pairs` makes
+them); and labelled groups, for the baselines (`labels`)."""
 
 from __future__ import annotations
 
@@ -91,6 +92,16 @@ class PairGroup:
     """Indices into `chosen` and `rejected`: all |chosen| x |rejected| of them, but for those left out. The best chosen
     and the worst rejected come first; of these, such as lead to no correct answer before such as do."""
 
+    @property
+    def continuations(self) -> tuple[Continuation, ...]:
+        """The chosen, then the rejected."""
+        return (*self.chosen, *self.rejected)
+
+    @property
+    def size(self) -> int:
+        """Pairs."""
+        return len(self.pairs)
+
     def preference_pairs(self) -> Iterator[PreferencePair]:
         for chosen, rejected in self.pairs:
             yield PreferencePair(
@@ -103,6 +114,27 @@ class PairGroup:
                 chosen=self.chosen[chosen],
                 rejected=self.rejected[rejected],
             )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelledGroup:
+    """What follows one prefix, each with its value: what a model of values, rather than preferences, learns from."""
+
+    problem_id: str
+    tree_index: int
+    parent: int
+    """The node that the prefix ends with."""
+    prefix_ids: tuple[int, ...]
+    continuations: tuple[Continuation, ...]
+    """Their `q_value` is the label, in [-1, 1]; of whole trajectories +1 or -1."""
+
+    @property
+    def size(self) -> int:
+        """Continuations."""
+        return len(self.continuations)
+
+
+Group = PairGroup | LabelledGroup
 
 
 @dataclass(slots=True, kw_only=True)
@@ -131,3 +163,12 @@ class PairSet:
 
     groups: tuple[PairGroup, ...]
     report: PairReport
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelledSet:
+    """Groups in the order of their trees, within a tree by node id of the prefix."""
+
+    groups: tuple[LabelledGroup, ...]
+    num_too_long: int
+    """Continuations left out for their length."""

@@ -25,12 +25,14 @@ def q_value_loss(rewards_S: Tensor, q_values_S: Tensor, weights_S: Tensor) -> Te
     return (weights_S * (_at_least_float32(rewards_S) - q_values_S).square()).sum()
 
 
-def outcome_loss(rewards_S: Tensor, correct_S: Tensor, weights_S: Tensor) -> Tensor:
-    """Σ weight · -log p(outcome), p(correct) = σ(r): cross-entropy on whole trajectories (ORM). `correct_S` is boolean.
+def outcome_loss(raw_S: Tensor, q_values_S: Tensor, weights_S: Tensor) -> Tensor:
+    """Σ weight · -log p(outcome): cross-entropy on whole trajectories (ORM). `q_values_S` is +1 for a correct, -1 for a wrong one.
 
-    It is the Bradley-Terry loss against a trajectory of reward 0, so any bound of the reward suits both."""
-    rewards_S = _at_least_float32(rewards_S)
-    return (weights_S * softplus(torch.where(correct_S, -rewards_S, rewards_S))).sum()
+    `raw_S` are the head's numbers before the bound. p(correct) = (1 + tanh raw) / 2 = σ(2 · raw): the bounded score is then
+    2p - 1, the reward to be expected, and p takes any value. (With the bounded score itself as logit, p could never leave
+    (0.27, 0.73): the loss would have a floor of 0.31, and what is certain already would go on pulling.)"""
+    raw_S = _at_least_float32(raw_S)
+    return (weights_S * softplus(-2 * q_values_S * raw_S)).sum()
 
 
 def _at_least_float32(tensor: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, Cache
 from transformers.utils import logging as transformers_logging
 
 from ppm.config import ScoreBound
@@ -55,13 +55,32 @@ class ProcessPreferenceModel(nn.Module):
         `input_ids`, `position_ids` and `subtree_ends` are (B, T): a token is seen by those from itself up to, not
         including, column `subtree_ends` of its row (see `batches`).
         """
-        trunk = getattr(self.classifier, self.classifier.base_model_prefix)
-        mask = self._mask(subtree_ends)
-        hidden_BTD = trunk(
-            input_ids=input_ids, position_ids=position_ids, attention_mask=mask, use_cache=False
+        return self.read(input_ids, position_ids, self._mask(subtree_ends), read_at)
+
+    def read(
+        self,
+        input_ids: Tensor,
+        position_ids: Tensor,
+        mask: Tensor | None,
+        read_at: Tensor,
+        cache: Cache | None = None,
+    ) -> Tensor:
+        """As `forward`, with a mask (B, 1, T, columns) that is added to attention scores; the columns are those of the
+        keys and values that `cache` returns, without one the T tokens themselves."""
+        hidden_BTD = self.trunk(
+            input_ids=input_ids,
+            position_ids=position_ids,
+            attention_mask=mask,
+            past_key_values=cache,
+            use_cache=cache is not None,
         ).last_hidden_state
         raw_S = self.classifier.score(hidden_BTD.flatten(0, 1)[read_at])[:, 0]
         return bounded(raw_S, self.score_bound)
+
+    @property
+    def trunk(self) -> Any:
+        """The Hugging Face decoder without its head."""
+        return getattr(self.classifier, self.classifier.base_model_prefix)
 
     def _mask(self, subtree_ends: Tensor) -> Tensor | None:
         """What each token sees, (B, 1, T, T): added to attention scores, or None for kernels that are causal by
@@ -86,9 +105,15 @@ def visible(subtree_ends_BT: Tensor) -> Tensor:
 
 
 def bounded(raw: Tensor, score_bound: ScoreBound) -> Tensor:
-    """From the head's number to the score: the one function of training and inference."""
-    result: Tensor = _BOUNDS[score_bound](raw)
+    """From the head's number to the score: the one function of training and inference. In float32 at least, as in vLLM:
+    the tanh of a bfloat16 number above 3.5 would be 1, and all that are sure would be equal."""
+    result: Tensor = _BOUNDS[score_bound](raw.to(torch.promote_types(raw.dtype, torch.float32)))
     return result
+
+
+def search_values(scores: Tensor, score_bound: ScoreBound) -> Tensor:
+    """What a search is told, in [-1, 1], as float64: the scores, or of a model without a bound their tanh."""
+    return scores.double().tanh() if score_bound is ScoreBound.NONE else scores.double()
 
 
 def start_from(folder: Path, score_bound: ScoreBound, *, attention: str = "sdpa") -> ProcessPreferenceModel:

@@ -9,17 +9,15 @@ Ids are those of the search: the prefix as it was shown to the policy, the steps
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 from ppm.config import PairConfig
+from ppm.continuations import Prefixes, retokenized, step, trajectory
 from ppm.edit_distance import differ_by
 from ppm.groups import MARGIN_BIN, Continuation, DropReason, PairGroup, PairKind, PairReport, PairSet
-from rstar.prompts import Encode, Prefix, PromptFormat, RenderChat, render_prompt, start
-from rstar.steps import StepKind
-from rstar.trajectories import extend_prefix
+from rstar.prompts import Encode, Prefix, PromptFormat, RenderChat, render_prompt
 from rstar.tree import ROOT, Node, TerminalReason, Tree
 
 _CORRECT, _WRONG = 1, 2
@@ -66,8 +64,8 @@ def tree_groups(
         report.dropped[one_sided[outcomes[ROOT]]] += 1
         return []
     if config.retokenize:
-        tree = _retokenized(tree, encode)
-    prefixes = _Prefixes(tree, prompt, encode, max_output_chars)
+        tree = retokenized(tree, encode)
+    prefixes = Prefixes(tree, prompt, encode, max_output_chars)
     groups = []
     for parent, outcome in enumerate(outcomes):
         if outcome != _BOTH:
@@ -76,7 +74,7 @@ def tree_groups(
         if not rejected_ids:
             report.dropped[DropReason.ONE_CHILD] += 1
             continue
-        chosen, rejected = ([_step(tree, i) for i in side] for side in (chosen_ids, rejected_ids))
+        chosen, rejected = ([step(tree, i) for i in side] for side in (chosen_ids, rejected_ids))
         kept = _kept_step_pairs(chosen, rejected, config, report)
         if kept:
             prefix = prefixes[parent]
@@ -157,12 +155,12 @@ def _kept_step_pairs(
     return kept
 
 
-def _final_group(tree: Tree, prefixes: _Prefixes, config: PairConfig, report: PairReport) -> list[PairGroup]:
+def _final_group(tree: Tree, prefixes: Prefixes, config: PairConfig, report: PairReport) -> list[PairGroup]:
     """The correct trajectories with the highest mean Q against the wrong ones with the lowest. Q margin and edit distance
     are for steps: here the judge has said which is better, and one character may be all the difference. [ours]"""
     correct, wrong = _ranked_answers(tree)
-    chosen = [_trajectory(tree, node_id, prefixes) for node_id in correct[: config.num_final]]
-    rejected = [_trajectory(tree, node_id, prefixes) for node_id in wrong[: config.num_final]]
+    chosen = [trajectory(tree, node_id, prefixes) for node_id in correct[: config.num_final]]
+    rejected = [trajectory(tree, node_id, prefixes) for node_id in wrong[: config.num_final]]
     kept = []
     for at, better in enumerate(chosen):
         for other, worse in enumerate(rejected):
@@ -192,25 +190,6 @@ def _ranked_answers(tree: Tree) -> tuple[list[int], list[int]]:
     )
 
 
-def _step(tree: Tree, node_id: int) -> Continuation:
-    node = tree.nodes[node_id]
-    return Continuation(
-        node_id=node_id, text=node.text, token_ids=node.token_ids, q_value=node.q_value, depth=node.depth
-    )
-
-
-def _trajectory(tree: Tree, answer_id: int, prefixes: _Prefixes) -> Continuation:
-    node = tree.nodes[answer_id]
-    after_prompt = Prefix(prefixes[answer_id].segments[len(prefixes[ROOT].segments) :])
-    return Continuation(
-        node_id=answer_id,
-        text=after_prompt.text,
-        token_ids=after_prompt.token_ids,
-        q_value=node.q_value,
-        depth=node.depth,
-    )
-
-
 def _group(
     tree: Tree, kind: PairKind, parent: int, prefix: Prefix, chosen: Sequence[Continuation],
     rejected: Sequence[Continuation], kept: Sequence[tuple[int, int]],
@@ -229,27 +208,3 @@ def _group(
         rejected=tuple(rejected[other] for other in columns),
         pairs=tuple((rows.index(at), columns.index(other)) for at, other in kept),
     )
-
-
-class _Prefixes:
-    """What stands before a node's children, as the search showed it; each node's prefix is made once."""
-
-    def __init__(self, tree: Tree, prompt: str, encode: Encode, max_output_chars: int) -> None:
-        self._tree = tree
-        self._encode = encode
-        self._max_output_chars = max_output_chars
-        self._known = {ROOT: start(prompt, encode)}
-
-    def __getitem__(self, node_id: int) -> Prefix:
-        if node_id not in self._known:
-            node = self._tree.nodes[node_id]
-            before = self[node.parent]
-            stdout = self._tree.program_output(node_id) if node.kind is StepKind.FINAL_CODE else ""
-            self._known[node_id] = extend_prefix(before, node, stdout, self._encode, self._max_output_chars)
-        return self._known[node_id]
-
-
-def _retokenized(tree: Tree, encode: Encode) -> Tree:
-    """The tree with the text of every node encoded anew; the given tree stays as it is."""
-    nodes = [dataclasses.replace(node, token_ids=tuple(encode(node.text))) for node in tree.nodes]
-    return dataclasses.replace(tree, nodes=nodes)

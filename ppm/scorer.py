@@ -1,167 +1,126 @@
 """A trained preference model as the value back-end of a search, over transformers.
 
-Requests that wait while the model is busy are scored together in one pass; the steps of a request, and requests of one
-tree among themselves, share the tokens of what they have in common. Scores do not depend on what shares the pass, but for
-floating-point noise.
+On a CPU the model runs in a process of its own, away from the search's event loop; on a GPU in a thread of this process.
 
-What this file does not cover: vLLM serves the same folder, see docs/ppm.md.
+What this file does not cover: what is computed (`scoring_engine`), processes and who gets which request
+(`rstar.backends.pool`). vLLM serves the same folder, see docs/ppm.md.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from itertools import pairwise
+import os
 from pathlib import Path
 
-import torch
-
-from ppm.batches import judged_ids, lay_out
-from ppm.model import load
-from rstar.backends.loading import check_device, read_tokenizer
+from ppm.scoring_engine import ScoringStats, Siblings
+from ppm.scoring_settings import ScoringSettings
+from rstar.backends.loading import read_config, read_tokenizer
+from rstar.backends.pool import ReplicaPool, choose_replicas
 from rstar.errors import BackendError, ConfigError
 from rstar.protocols import ScoreRequest
 
 
-@dataclass(slots=True)
-class _Waiting:
-    sequences: list[tuple[int, ...]]
-    group: str
-    future: asyncio.Future[list[float]]
-
-
 class PPMScorer:
-    """`ValueBackend` over the preference model in a folder.
+    """`ValueBackend` over the preference model in a folder. Belongs to the event loop that first awaits it.
 
     `reads_ids`: the model has the policy's tokenizer and reads the ids of a request; otherwise its texts, encoded anew.
+    `num_replicas`: processes; None is one on a CPU; 0 runs the model in a thread of this process, which CUDA always does.
     `max_length` bounds one sequence in tokens (default: all that the model takes): of a longer one the left of the
-    prefix goes, never the step. `max_pass_tokens` bounds what one pass takes together, before sharing; a single request
-    may be longer. Raises ConfigError if the folder holds no preference model or a setting does not fit it.
+    prefix goes, never the step. Per replica: `max_pass_tokens` bounds the new tokens that one pass computes (a single
+    request may be longer), `prefix_cache_mb` the keys and values kept for later requests.
+
+    Raises ConfigError if the folder holds no model or a setting does not fit it.
     """
 
     def __init__(
         self,
-        model: Path,
+        model: str | os.PathLike[str],
         *,
         reads_ids: bool = True,
+        num_replicas: int | None = None,
         device: str = "auto",
         dtype: str = "auto",
         max_length: int | None = None,
         max_pass_tokens: int = 16384,
+        prefix_cache_mb: int = 512,
     ) -> None:
-        self._name = str(model)
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        check_device(device)
-        self._model = load(model, dtype=dtype).eval().requires_grad_(False).to(device)
-        self._tokenizer = None if reads_ids else read_tokenizer(model)
-        self._device = device
-        context: int = self._model.config.max_position_embeddings
+        path = Path(model).resolve()
+        config = read_config(path)
+        device, num_replicas = choose_replicas(device, num_replicas, on_cpu=1)
+        context: int = config.max_position_embeddings
         if max_length is not None and not 1 <= max_length <= context:
             raise ConfigError(
                 f"max_length is {max_length}; it must be at least 1 and at most the model's {context}"
             )
-        if max_pass_tokens < 1:
-            raise ConfigError(f"max_pass_tokens is {max_pass_tokens}; it must be at least 1")
-        self._vocab_size: int = self._model.config.vocab_size
+        self._vocab_size: int = config.vocab_size
         self._max_length = max_length or context
-        self._max_pass_tokens = max_pass_tokens
-        self._waiting: list[_Waiting] = []
-        self._worker: asyncio.Task[None] | None = None
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="ppm-scorer")
-        self._closed = False
-        self.num_passes = 0
-        """Passes of the model so far."""
+        self._tokenizer = None if reads_ids else read_tokenizer(path)
+        settings = ScoringSettings(
+            model=path,
+            device=device,
+            dtype=dtype,
+            max_length=self._max_length,
+            max_pass_tokens=max_pass_tokens,
+            prefix_cache_mb=prefix_cache_mb,
+        )
+        self._pool = ReplicaPool(
+            settings,
+            num_replicas=num_replicas,
+            max_imbalance=max_pass_tokens // 2,
+            kind="value back-end",
+            model=path,
+            totals=ScoringStats,
+        )
+
+    @property
+    def num_replicas(self) -> int:
+        """Processes; 0 if the model runs in this one."""
+        return self._pool.num_replicas
+
+    def stats(self) -> ScoringStats:
+        """Totals over all replicas, as of their last replies."""
+        return self._pool.stats()
+
+    async def start(self) -> None:
+        """Load the model everywhere; `score` does it by itself. Raises ConfigError if the folder holds no preference model,
+        or one that cannot be used here."""
+        await self._pool.start()
 
     async def score(self, request: ScoreRequest) -> list[float]:
         """One value in [-1, 1] per step. Raises BackendError for a step that the model has no room for, ids outside its
         vocabulary, or a model that cannot answer."""
-        if self._closed:
-            raise BackendError("this value back-end is closed")
-        waiting = _Waiting(
-            self._sequences(request), request.group, asyncio.get_running_loop().create_future()
-        )
-        if not waiting.sequences:
+        siblings = self._read(request)
+        if not siblings.steps:
             return []
-        self._waiting.append(waiting)
-        if self._worker is None or self._worker.done():
-            self._worker = asyncio.create_task(self._work())
-        return await waiting.future
+        load = sum(map(len, siblings.steps))  # the new tokens, where the prefix is known
+        return await self._pool.ask(siblings, group=request.group, load=load)
 
     async def aclose(self) -> None:
-        """Requests still waiting raise BackendError; one in the model ends first."""
-        self._closed = True
-        if self._worker is not None:
-            await self._worker
-        self._thread.shutdown()
+        """End all replicas; requests still waiting raise BackendError."""
+        await self._pool.aclose()
 
-    def _sequences(self, request: ScoreRequest) -> list[tuple[int, ...]]:
+    def _read(self, request: ScoreRequest) -> Siblings:
+        """The request in the model's own ids, checked."""
         if self._tokenizer is None:
-            prefix_ids, steps = request.prefix_ids, list(request.step_ids)
+            siblings = Siblings(request.prefix_ids, request.step_ids)
         else:
-            prefix_ids = self._encode(request.prefix_text)
-            steps = [self._encode(text) for text in request.step_texts]
-        if not all(steps):
-            raise BackendError("a request with an empty step; there is nothing to score")
-        try:
-            sequences = [judged_ids(prefix_ids, step, self._max_length) for step in steps]
-        except ValueError as error:
-            raise BackendError(f"a request has {error}, the model's own or the one asked for") from None
-        if any(not 0 <= min(ids) <= max(ids) < self._vocab_size for ids in sequences):
-            raise BackendError(
-                f"a request with token ids outside the model's vocabulary of {self._vocab_size}"
+            siblings = Siblings(
+                self._encode(request.prefix_text), tuple(map(self._encode, request.step_texts))
             )
-        return sequences
+        if not all(siblings.steps):
+            raise BackendError("a request with an empty step; there is nothing to score")
+        longest = max(map(len, siblings.steps), default=0)
+        if longest > self._max_length:
+            raise BackendError(
+                f"a request has {longest} tokens to judge; max_length is {self._max_length}, the model's own or the one "
+                "asked for"
+            )
+        for ids in (siblings.prefix_ids, *siblings.steps):
+            if ids and not 0 <= min(ids) <= max(ids) < self._vocab_size:
+                raise BackendError(
+                    f"a request with token ids outside the model's vocabulary of {self._vocab_size}"
+                )
+        return siblings
 
     def _encode(self, text: str) -> tuple[int, ...]:
         assert self._tokenizer is not None
         return tuple(self._tokenizer.encode(text, add_special_tokens=False))
-
-    async def _work(self) -> None:
-        """Score what waits until nothing does."""
-        loop = asyncio.get_running_loop()
-        await asyncio.sleep(0)  # requests made in the same turn of the loop go together
-        while self._waiting:
-            batch = self._next_batch()
-            try:
-                if self._closed:
-                    raise BackendError("the value back-end was closed")
-                values = await loop.run_in_executor(self._thread, self._pass, batch)
-            except Exception as error:  # whatever the model raises is this request's answer
-                failure = BackendError(f"the model in {self._name} could not answer: {error}")
-                for waiting in batch:
-                    if not waiting.future.done():
-                        waiting.future.set_exception(failure)
-                continue
-            for waiting, found in zip(batch, values, strict=True):
-                if not waiting.future.done():
-                    waiting.future.set_result(found)
-
-    def _next_batch(self) -> list[_Waiting]:
-        self._waiting = [waiting for waiting in self._waiting if not waiting.future.done()]
-        tokens = count = 0
-        for waiting in self._waiting:
-            tokens += sum(map(len, waiting.sequences))
-            if count and tokens > self._max_pass_tokens:
-                break
-            count += 1
-        batch, self._waiting = self._waiting[:count], self._waiting[count:]
-        return batch
-
-    def _pass(self, batch: Sequence[_Waiting]) -> list[list[float]]:
-        """In the scorer's thread: one pass of the model."""
-        if not batch:
-            return []
-        sequences = [ids for waiting in batch for ids in waiting.sequences]
-        blocks = [waiting.group or index for index, waiting in enumerate(batch) for _ in waiting.sequences]
-        inputs = lay_out(sequences, blocks, share_rows=True)
-        with torch.inference_mode():
-            scores = self._model(**{name: tensor.to(self._device) for name, tensor in inputs.items()})
-        values = scores.float().clamp(-1, 1).tolist()  # only an unbounded score is ever outside
-        self.num_passes += 1
-        starts = [0]
-        for waiting in batch:
-            starts.append(starts[-1] + len(waiting.sequences))
-        return [values[start:end] for start, end in pairwise(starts)]

@@ -25,6 +25,11 @@ class TokenTree:
     def __len__(self) -> int:
         return len(self.token_ids)
 
+    def path(self, sequence: int) -> list[int]:
+        """Indices of all tokens of a sequence, in its order."""
+        last = self.last_tokens[sequence]
+        return [token for token in range(last + 1) if last < self.subtree_ends[token]]
+
 
 def token_tree(sequences: Sequence[tuple[int, ...]]) -> TokenTree:
     """The tree of sequences, none of which is empty. Equal ones coincide."""

@@ -1,4 +1,5 @@
-"""Training of a preference model on groups of pairs, with the Hugging Face Trainer (rStar-Math, section 4.1).
+"""Training of a preference model on groups of pairs, or of a baseline on labelled groups, with the Hugging Face Trainer
+(rStar-Math, section 4.1).
 
     out/
       config.json, model.safetensors, tokenizer.json, ...   the model: that of the checkpoint that ordered most held-out pairs
@@ -6,52 +7,35 @@
       tensorboard/      metrics
       run.json, checkpoints/    while training; a rerun of the same training goes on from the newest complete one
 
-Killed at any moment and started again, training ends in the weights of an undisturbed run, bit for bit on one machine
-with equal `num_threads`. The order of groups and batches is planned before (`batches.plan`), so the Trainer shuffles
-nothing: one of its items is one micro-batch.
+Killed at any moment and started again, training ends in the weights of an undisturbed run (`rstar.training.trainer`).
+The order of groups and batches is planned before (`batches.plan`), so the Trainer shuffles nothing: one of its items is
+one micro-batch.
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
 import json
-import os
-import shutil
-import sys
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.utils.data import SequentialSampler
-from transformers import AutoTokenizer, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
-from transformers.integrations.integration_utils import TensorBoardCallback
+from transformers import AutoTokenizer, Trainer, TrainerCallback
 
-from ppm.batches import MicroBatch, collate, plan, trained_on
-from ppm.config import Objective, PPMConfig, Precision
+from ppm.batches import MicroBatch, collate, plan
+from ppm.config import Objective, PPMConfig, ScoreBound
 from ppm.evaluate import MODEL_INPUTS, pair_accuracy
-from ppm.groups import PairGroup
+from ppm.groups import Group, LabelledGroup, PairGroup, PairKind
 from ppm.losses import bradley_terry_loss, outcome_loss, q_value_loss
-from ppm.model import ProcessPreferenceModel, quietly, start_from
-from rstar.config import to_plain
+from ppm.model import ProcessPreferenceModel, quietly, start_from, write_bound
 from rstar.errors import ConfigError, StageError
 from rstar.seeds import derive
-from rstar.training_folder import (
-    CHECKPOINTS,
-    RUN,
-    TRAINING,
-    folder_hash,
-    newest_checkpoint,
-    read_json,
-    refuse_another_training,
-    step_of,
-    write_json,
-)
+from rstar.training.folder import finished, identity_of
+from rstar.training.trainer import arguments, finish, fit, num_processes, number_format, session
 
 SCHEMA_VERSION = 1
 
@@ -65,6 +49,7 @@ class TrainingResult:
     model: Path
     num_groups: int
     num_pairs: int
+    """Trained on; of a baseline, the labelled steps or trajectories."""
     num_held_out_pairs: int
     num_steps: int
     losses: tuple[float, ...]
@@ -84,32 +69,48 @@ class TrainingResult:
 
 
 def train(
-    groups: Sequence[PairGroup], *, base: Path, out: Path, config: PPMConfig, seed: int
+    groups: Sequence[PairGroup],
+    *,
+    base: Path,
+    out: Path,
+    config: PPMConfig,
+    seed: int,
+    labelled: Sequence[LabelledGroup] = (),
 ) -> TrainingResult:
     """Train a preference model on `groups`, from the policy in the folder `base`, into the folder `out`.
 
-    `seed` decides which problems are held out and the order of the rest. Called again with equal arguments it goes on
-    where it was stopped, or returns at once when `out` is complete. Raises StageError when there are too few pairs, a
-    step is too long for `max_length` or the model, or `out` holds another training; ConfigError when `base` is no
-    model folder.
+    A baseline (`config.objective`) learns from `labelled` instead, which `labels.labelled_set` draws from the same trees
+    for its objective; it too is measured on the pairs that are held out, an ORM on the final ones among them. `seed`
+    decides which problems are held out, the same for every objective, and the order of the rest. Called again with equal
+    arguments it goes on where it was stopped, or returns at once when `out` is complete. Raises StageError when there is
+    too little to train on or to measure by, a step is too long for `max_length` or the model, or `out` holds another
+    training; ConfigError when `base` is no model folder.
     """
-    groups = trained_on(groups, config.objective)
-    training_groups, held_out = split(groups, share=config.held_out_share, seed=seed)
-    if not (base / "config.json").is_file():
-        raise ConfigError(f"base is {str(base)!r}; it must be a folder with a model and its config.json")
-    identity = {
-        "settings": {k: v for k, v in to_plain(config).items() if k not in _NO_EFFECT_ON_WEIGHTS},
-        "seed": seed,
-        "data_hash": data_hash(groups),
-        "base_hash": folder_hash(base),
-    }
-    done = read_json(out / TRAINING)
+    objective = config.objective
+    assert objective is not Objective.PPM or not labelled, "a preference model learns from pairs alone"
+    training_pairs, held_out = split(groups, share=config.held_out_share, seed=seed)
+    training_groups: Sequence[Group] = training_pairs
+    if objective is not Objective.PPM:
+        training_groups = _without_problems(labelled, held_out)
+        if not training_groups:
+            raise StageError(
+                f"objective {objective} learns from labelled groups, and there are none but of held-out problems"
+            )
+    if objective is Objective.ORM:  # it never reads a prefix that is not whole
+        held_out = [group for group in held_out if group.kind is PairKind.FINAL]
+        if not held_out:
+            raise StageError("objective orm is measured on final pairs, and the held-out problems have none")
+    identity = identity_of(
+        config,
+        no_effect=_NO_EFFECT_ON_WEIGHTS,
+        seed=seed,
+        data_hash=data_hash([*groups, *labelled]),
+        base=base,
+    )
+    done = finished(out, identity)
     if done is not None:
-        refuse_another_training(done, identity, out)
         return _result(out, done, resumed_from_step=done["num_steps"], train_s=0.0)
-    if not torch.cuda.is_available():
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # DeepSpeed, where installed, warns unless it is told
-    with _threads(config.num_threads), quietly():
+    with session(config.num_threads), quietly():
         return _train(training_groups, held_out, base, out, config, seed, identity)
 
 
@@ -128,21 +129,36 @@ def split(groups: Sequence[PairGroup], *, share: float, seed: int) -> tuple[list
     return parts
 
 
-def data_hash(groups: Sequence[PairGroup]) -> str:
+def _without_problems(
+    labelled: Sequence[LabelledGroup], held_out: Sequence[PairGroup]
+) -> list[LabelledGroup]:
+    problems = {group.problem_id for group in held_out}
+    return [group for group in labelled if group.problem_id not in problems]
+
+
+def data_hash(groups: Sequence[Group]) -> str:
     """SHA-256 of what the groups teach: problems, token ids, Q-values, pairs, in order."""
     digest = hashlib.sha256()
     for group in groups:
-        sides = [[[c.token_ids, c.q_value] for c in side] for side in (group.chosen, group.rejected)]
-        content = [group.problem_id, group.tree_index, group.kind, group.prefix_ids, *sides, group.pairs]
-        digest.update(json.dumps(content).encode())
+        content: list[Any]
+        match group:
+            case PairGroup():
+                sides = [[[c.token_ids, c.q_value] for c in side] for side in (group.chosen, group.rejected)]
+                content = [group.kind, group.prefix_ids, *sides, group.pairs]
+            case LabelledGroup():
+                content = [group.prefix_ids, [[c.token_ids, c.q_value] for c in group.continuations]]
+        digest.update(json.dumps([group.problem_id, group.tree_index, *content]).encode())
     return digest.hexdigest()
 
 
 class TrainedObjective(nn.Module):
-    """A preference model and what it learns: a micro-batch in, the sum of its groups' losses out."""
+    """A preference model and what it learns: a micro-batch in, the sum of its groups' losses out. For `Objective.ORM` the
+    model must give its numbers without a bound."""
 
     def __init__(self, ppm: ProcessPreferenceModel, objective: Objective) -> None:
         super().__init__()
+        unbounded = ppm.score_bound is ScoreBound.NONE
+        assert unbounded or objective is not Objective.ORM, "cross-entropy is over the head's own numbers"
         self.ppm = ppm
         self.objective = objective
 
@@ -156,7 +172,7 @@ class TrainedObjective(nn.Module):
             case Objective.PQM:
                 loss = q_value_loss(rewards_S, batch["q_values"], batch["score_weights"])
             case Objective.ORM:
-                loss = outcome_loss(rewards_S, batch["correct"], batch["score_weights"])
+                loss = outcome_loss(rewards_S, batch["q_values"], batch["score_weights"])
         return {"loss": loss}
 
 
@@ -194,7 +210,7 @@ class _EvaluateAtTheEnd(TrainerCallback):
 
 
 def _train(
-    groups: Sequence[PairGroup],
+    groups: Sequence[Group],
     held_out: Sequence[PairGroup],
     base: Path,
     out: Path,
@@ -202,47 +218,41 @@ def _train(
     seed: int,
     identity: dict[str, Any],
 ) -> TrainingResult:
-    num_processes = int(os.environ.get("WORLD_SIZE", "1"))
-    micro_batches, per_step = plan(groups, config, seed=seed, num_processes=num_processes)
-    args = _arguments(
-        out / CHECKPOINTS,
-        config,
-        seed,
-        num_steps=len(micro_batches) // per_step,
-        accumulation=per_step // num_processes,
-    )
-    begun = read_json(out / RUN)
-    if begun is not None:
-        refuse_another_training(begun, identity, out)
-    ppm = start_from(base, config.score_bound, attention=config.attention)
-    base_dtype = getattr(torch, str(json.loads((base / "config.json").read_text()).get("dtype", "float32")))
+    micro_batches, per_step = plan(groups, config, seed=seed, num_processes=num_processes())
+    bound = ScoreBound.NONE if config.objective is Objective.ORM else config.score_bound
+    ppm = start_from(base, bound, attention=config.attention)
     context = ppm.config.max_position_embeddings
     if config.max_length > context:
         raise ConfigError(f"max_length is {config.max_length}; it must be at most the base model's {context}")
     if config.gradient_checkpointing:
         ppm.classifier.gradient_checkpointing_enable({"use_reentrant": False})
     tokenizer = AutoTokenizer.from_pretrained(base)
-    checkpoint = newest_checkpoint(out / CHECKPOINTS)
-    callbacks: list[TrainerCallback] = [_EvaluateAtTheEnd()]
-    if args.process_index == 0:
-        out.mkdir(parents=True, exist_ok=True)
-        write_json(out / RUN, identity)
-        callbacks.append(_tensorboard(out / "tensorboard", step_of(checkpoint)))
     trainer = _PlannedTrainer(
         model=TrainedObjective(ppm, config.objective),
-        args=args,
+        args=arguments(
+            out,
+            config,
+            num_steps=len(micro_batches) // per_step,
+            num_train_epochs=1,  # the plan holds all epochs
+            per_device_train_batch_size=1,
+            gradient_accumulation_steps=per_step // num_processes(),
+            eval_strategy="steps",
+            eval_steps=config.save_steps,
+            save_strategy="steps",
+            load_best_model_at_end=True,
+            metric_for_best_model="eval_accuracy",
+            greater_is_better=True,
+            seed=derive(seed, "ppm", "train") % 2**31,
+        ),
         train_dataset=micro_batches,
         eval_dataset=held_out,
         data_collator=functools.partial(_collate, config=config),
         compute_loss_func=_loss,
-        callbacks=callbacks,
+        callbacks=[_EvaluateAtTheEnd()],
         held_out=held_out,
         config=config,
     )
-    trainer.remove_callback(PrinterCallback)
-    start = time.perf_counter()
-    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    train_s = time.perf_counter() - start
+    fitted = fit(trainer, out, identity)
 
     history = trainer.state.log_history
     accuracies = {entry["step"]: entry["eval_accuracy"] for entry in history if "eval_accuracy" in entry}
@@ -250,21 +260,24 @@ def _train(
         "schema_version": SCHEMA_VERSION,
         **identity,
         "num_groups": len(groups),
-        "num_pairs": sum(len(group.pairs) for group in groups),
-        "num_held_out_pairs": sum(len(group.pairs) for group in held_out),
+        "num_pairs": sum(group.size for group in groups),
+        "num_held_out_pairs": sum(group.size for group in held_out),
         "num_steps": trainer.state.global_step,
-        "losses": [entry["loss"] for entry in history if "loss" in entry],
+        "losses": fitted.losses,
         "accuracies": accuracies,
         "best_step": max(accuracies, key=lambda step: (accuracies[step], -step)),
     }
     if trainer.is_world_process_zero():
-        ppm.classifier.to(base_dtype).save_pretrained(out)
+        write_bound(ppm.config, config.score_bound)
+        ppm.classifier.to(number_format(base)).save_pretrained(out)
         tokenizer.save_pretrained(out)
-        write_json(out / TRAINING, done)
-        shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
-        (out / RUN).unlink()
-    trainer.accelerator.wait_for_everyone()
-    return _result(out, json.loads(json.dumps(done)), resumed_from_step=step_of(checkpoint), train_s=train_s)
+    finish(trainer, out, done)
+    return _result(
+        out,
+        json.loads(json.dumps(done)),
+        resumed_from_step=fitted.resumed_from_step,
+        train_s=fitted.train_s,
+    )
 
 
 def _collate(items: Sequence[MicroBatch], *, config: PPMConfig) -> dict[str, Tensor]:
@@ -279,50 +292,6 @@ def _loss(
     return outputs["loss"] / num_items_in_batch
 
 
-def _arguments(
-    folder: Path, config: PPMConfig, seed: int, *, num_steps: int, accumulation: int
-) -> TrainingArguments:
-    args = TrainingArguments(
-        output_dir=str(folder),
-        num_train_epochs=1,  # the plan holds all epochs
-        per_device_train_batch_size=1,
-        gradient_accumulation_steps=accumulation,
-        learning_rate=config.learning_rate,
-        lr_scheduler_type=str(config.schedule),
-        warmup_steps=config.warmup_ratio,
-        weight_decay=config.weight_decay,
-        max_grad_norm=config.max_grad_norm,
-        use_cpu=not torch.accelerator.is_available(),
-        bf16=config.precision is Precision.BFLOAT16,
-        logging_steps=min(config.logging_steps, num_steps),
-        logging_nan_inf_filter=False,  # a diverged loss is shown, not smoothed over
-        eval_strategy="steps",
-        eval_steps=config.save_steps,
-        save_strategy="steps",
-        save_steps=config.save_steps,
-        save_total_limit=2,
-        load_best_model_at_end=True,
-        metric_for_best_model="eval_accuracy",
-        greater_is_better=True,
-        seed=derive(seed, "ppm", "train") % 2**31,
-        disable_tqdm=not sys.stderr.isatty(),
-        report_to="none",  # TensorBoard is added with its own folder
-        remove_unused_columns=False,
-        dataloader_pin_memory=torch.cuda.is_available(),
-        average_tokens_across_devices=True,
-    )
-    if args.n_gpu > 1:
-        args._n_gpu = 1  # not DataParallel, which would split a micro-batch; further devices take a launcher
-    return args
-
-
-def _tensorboard(folder: Path, step: int) -> TensorBoardCallback:
-    from torch.utils.tensorboard import SummaryWriter
-
-    # purge_step hides what a killed run had logged after the checkpoint that this one starts from.
-    return TensorBoardCallback(SummaryWriter(str(folder), purge_step=step + 1 if step else None))
-
-
 def _result(out: Path, done: dict[str, Any], *, resumed_from_step: int, train_s: float) -> TrainingResult:
     return TrainingResult(
         model=out,
@@ -335,13 +304,3 @@ def _result(out: Path, done: dict[str, Any], *, resumed_from_step: int, train_s:
             for name in ("num_groups", "num_pairs", "num_held_out_pairs", "num_steps", "best_step")
         },
     )
-
-
-@contextlib.contextmanager
-def _threads(num_threads: int | None) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(num_threads or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

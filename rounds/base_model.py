@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from policy.config import Precision, SFTConfig
+from policy.config import SFTConfig
 from policy.sft_sets import SFTExample
 from rounds.artifact import hash_model
 from rounds.base_card import CARD, Attempt, write_card
@@ -35,6 +35,7 @@ from rstar.prompts import ASSISTANT, BARE, USER, Encode, render_prompt, start
 from rstar.sandbox import SandboxConfig
 from rstar.seeds import derive
 from rstar.steps import END_OF_ANSWER, TAGS
+from rstar.training.config import Precision
 
 if TYPE_CHECKING:
     from transformers import Qwen2ForCausalLM, Qwen2Tokenizer

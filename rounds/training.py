@@ -138,7 +138,6 @@ def _reasons(report: PairReport) -> str:
 
 def make_ppm(recipe: RoundRecipe, folder: Path, inputs: Mapping[str, Path]) -> dict[str, Any]:
     """Train a preference model on the pairs, from the round's policy; measure it on those held out."""
-    from ppm.batches import trained_on
     from ppm.evaluate import pair_accuracy
     from ppm.model import load
     from ppm.train import split, train
@@ -147,7 +146,7 @@ def make_ppm(recipe: RoundRecipe, folder: Path, inputs: Mapping[str, Path]) -> d
     config, seed = recipe.ppm, recipe.stage_seed("ppm")
     groups = read_groups(inputs["pairs"] / STORE, recipe.round_index)
     result = train(groups, base=inputs["policy"], out=folder, config=config, seed=seed)
-    _, held_out = split(trained_on(groups, config.objective), share=config.held_out_share, seed=seed)
+    _, held_out = split(groups, share=config.held_out_share, seed=seed)
     found = pair_accuracy(load(folder), held_out, sharing=config.sharing, max_length=config.max_length)
     return {
         "objective": str(config.objective),

@@ -1,4 +1,4 @@
-"""The seam to Hugging Face models: an attention function that reads the engine's key-value pools, and two caches.
+"""The seam to Hugging Face models: an attention function that reads the engine's key-value pools, and three caches.
 
 A model loaded with `attn_implementation=NAME` calls `shared_prefix_attention` in every layer. While a decode step is
 under way (`decoding`), its rows attend over the pools; otherwise it is plain SDPA with the mask that the model was given.
@@ -97,11 +97,7 @@ class PrefillCache(Cache):
         self.starts = [sum(kv.shape[-2] for kv in segments) for segments in known]
         num_columns = max(start + new for start, new in zip(self.starts, num_new, strict=True))
         self.kv = shape.zeros(len(known), num_columns=num_columns)
-        for i, segments in enumerate(known):
-            at = 0
-            for kv in segments:
-                self.kv[:, :, i, :, at : at + kv.shape[-2]] = kv
-                at += kv.shape[-2]
+        _write_beginnings(self.kv, known)
         width = max(num_new)
         offsets = torch.arange(width)[None, :] - (width - torch.tensor(num_new))[:, None]
         positions = torch.tensor(self.starts)[:, None] + offsets
@@ -131,3 +127,51 @@ class PrefillCache(Cache):
     def computed(self, row: int, length: int) -> Tensor:
         """Keys and values (layers, 2, K, n, D) of the first `length` tokens of a row."""
         return self.kv[:, :, row, :, :length]
+
+
+class TreeCache(Cache):
+    """Keys and values of rows whose beginnings are known and whose continuations, trees of tokens, are computed at once.
+
+    A row holds its beginning in the first columns and what is fed, `width` tokens, in the last; nothing sees the columns
+    between the two, which are there because another row has a longer beginning.
+    """
+
+    def __init__(self, shape: KVShape, known: Sequence[Sequence[Tensor]], seen_NWW: Tensor) -> None:
+        """`seen_NWW` is true where a token that is fed sees another one; all see the whole beginning of their row."""
+        super().__init__(layers=[])
+        starts = [sum(kv.shape[-2] for kv in segments) for segments in known]
+        width = seen_NWW.shape[-1]
+        self._first_new = max(starts)
+        self.kv = shape.zeros(len(known), num_columns=self._first_new + width)
+        _write_beginnings(self.kv, known)
+        self.starts_N = torch.tensor(starts, device=shape.device)
+        beginning_NT = torch.arange(self._first_new, device=shape.device) < self.starts_N[:, None]
+        seen_NWT = torch.cat((beginning_NT[:, None].expand(-1, width, -1), seen_NWW), dim=-1)
+        mask = torch.zeros(seen_NWT.shape, dtype=shape.dtype, device=shape.device)
+        self.mask = mask.masked_fill_(~seen_NWT, torch.finfo(shape.dtype).min)[:, None]
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Takes keys and values (N, K, W, D) of the tokens fed; returns those of all columns, (N, K, T, D)."""
+        for into, states in zip(self.kv[layer_idx], (key_states, value_states), strict=True):
+            into[:, :, self._first_new :] = states
+        return self.kv[layer_idx, 0], self.kv[layer_idx, 1]
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        return 0
+
+    def computed(self, row: int, fed: Sequence[int]) -> Tensor:
+        """A copy of the keys and values (layers, 2, K, n, D) of some of the tokens that a row was fed."""
+        columns = torch.tensor(fed, device=self.kv.device) + self._first_new
+        return self.kv[:, :, row].index_select(3, columns)
+
+
+def _write_beginnings(kv: Tensor, known: Sequence[Sequence[Tensor]]) -> None:
+    """Copy the segments (layers, 2, K, n, D) of each row end to end into its first columns."""
+    for row, segments in enumerate(known):
+        start = 0
+        for segment in segments:
+            end = start + segment.shape[-2]
+            kv[:, :, row, :, start:end] = segment
+            start = end

@@ -36,8 +36,7 @@ class EngineSettings:
     prefix_cache_mb: int
 
     def __post_init__(self) -> None:
-        if self.dtype not in _DTYPES:
-            raise ConfigError(f"dtype {self.dtype!r} is not one of {', '.join(_DTYPES)}")
+        check_dtype(self.dtype)
         for name in ("max_batch_rows", "max_context_tokens", "kv_cache_mb"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
@@ -45,6 +44,10 @@ class EngineSettings:
             raise ConfigError(
                 f"prefix_cache_mb is {self.prefix_cache_mb}; it must be at least 0 (0: no cache)"
             )
+
+    def load(self) -> Engine:
+        """Model, tokenizer and engine, checked. Raises ConfigError with one line otherwise."""
+        return _load_engine(self)
 
 
 def read_config(model: Path) -> PreTrainedConfig:
@@ -58,7 +61,7 @@ def read_config(model: Path) -> PreTrainedConfig:
     try:
         config = AutoConfig.from_pretrained(model, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
-        raise ConfigError(f"model folder {model}: cannot read config.json: {_one_line(error)}") from None
+        raise ConfigError(f"model folder {model}: cannot read config.json: {one_line(error)}") from None
     text_config: PreTrainedConfig = config.get_text_config(decoder=True)
     return text_config
 
@@ -74,7 +77,7 @@ def read_tokenizer(model: Path) -> PreTrainedTokenizerBase:
     try:
         tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=True)
     except (OSError, ValueError, KeyError, ImportError) as error:
-        raise ConfigError(f"model folder {model}: cannot load the tokenizer: {_one_line(error)}") from None
+        raise ConfigError(f"model folder {model}: cannot load the tokenizer: {one_line(error)}") from None
     largest = max(tokenizer.get_vocab().values(), default=-1)
     if largest < 0:
         raise ConfigError(f"model folder {model}: the tokenizer has an empty vocabulary")
@@ -112,6 +115,12 @@ def context_tokens(model: Path, asked: int | None) -> int:
     return asked
 
 
+def check_dtype(dtype: str) -> None:
+    """Raises ConfigError for numbers that no back-end computes in."""
+    if dtype not in _DTYPES:
+        raise ConfigError(f"dtype {dtype!r} is not one of {', '.join(_DTYPES)}")
+
+
 def check_device(device: str) -> None:
     """Raises ConfigError if torch cannot use the device."""
     import torch
@@ -128,8 +137,7 @@ def check_device(device: str) -> None:
         )
 
 
-def load_engine(settings: EngineSettings) -> Engine:
-    """Model, tokenizer and engine, checked. Raises ConfigError with one line otherwise."""
+def _load_engine(settings: EngineSettings) -> Engine:
     import torch
     from transformers import AutoModelForCausalLM
     from transformers.utils.logging import disable_progress_bar
@@ -150,12 +158,12 @@ def load_engine(settings: EngineSettings) -> Engine:
         )
     except Exception as error:  # transformers, safetensors and torch each have their own
         raise ConfigError(
-            f"model folder {settings.model}: cannot load the model: {_one_line(error)}"
+            f"model folder {settings.model}: cannot load the model: {one_line(error)}"
         ) from None
     torch.nn.Module.to(model, settings.device).eval().requires_grad_(False)
     engine = Engine(
         model,
-        _kv_shape(model, settings),
+        kv_shape(model, settings.model),
         TextDecoder(tokenizer),
         eos_ids=_eos_ids(model, tokenizer),
         max_batch_rows=settings.max_batch_rows,
@@ -167,8 +175,8 @@ def load_engine(settings: EngineSettings) -> Engine:
     return engine
 
 
-def _kv_shape(model: PreTrainedModel, settings: EngineSettings) -> KVShape:
-    """The sizes of keys and values, from a pass over two tokens. Refuses other kinds of memory."""
+def kv_shape(model: PreTrainedModel, folder: Path) -> KVShape:
+    """The sizes of keys and values, from a pass over two tokens. Raises ConfigError for other kinds of memory."""
     import torch
     from transformers import DynamicCache
     from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
@@ -179,9 +187,7 @@ def _kv_shape(model: PreTrainedModel, settings: EngineSettings) -> KVShape:
     known = all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in cache.layers)
     kind = model.config.model_type
     if not known or getattr(model, "_is_stateful", False):
-        raise ConfigError(
-            f"model folder {settings.model}: a {kind} model keeps more than keys and values; use vLLM"
-        )
+        raise ConfigError(f"model folder {folder}: a {kind} model keeps more than keys and values; use vLLM")
     with torch.inference_mode():
         try:
             model(
@@ -190,14 +196,12 @@ def _kv_shape(model: PreTrainedModel, settings: EngineSettings) -> KVShape:
                 use_cache=True,
             )
         except Exception as error:
-            raise ConfigError(
-                f"model folder {settings.model}: the model does not run: {_one_line(error)}"
-            ) from None
+            raise ConfigError(f"model folder {folder}: the model does not run: {one_line(error)}") from None
     states = [s for layer in cache.layers for s in (layer.keys, layer.values)]  # type: ignore[union-attr]
     shapes = {(s.shape[1], s.shape[3]) for s in states if s is not None}
     if len(shapes) != 1:
         raise ConfigError(
-            f"model folder {settings.model}: a {kind} model's layers differ in their keys and values; use vLLM"
+            f"model folder {folder}: a {kind} model's layers differ in their keys and values; use vLLM"
         )
     num_kv_heads, head_dim = shapes.pop()
     return KVShape(
@@ -234,7 +238,7 @@ def _check_engine(engine: Engine, model: PreTrainedModel, settings: EngineSettin
     except ConfigError:
         raise
     except Exception as error:
-        raise ConfigError(f"{refusal}: {_one_line(error)}; use vLLM") from None
+        raise ConfigError(f"{refusal}: {one_line(error)}; use vLLM") from None
     tolerance = 1e-3 if torch.finfo(model.dtype).eps < 1e-5 else 0.3
     if not largest <= tolerance:
         raise ConfigError(
@@ -281,6 +285,7 @@ def _sliding_window(config: PreTrainedConfig) -> int | None:
     return min(windows, default=None)
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
+    """Type and first line of an error that is not ours."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0] if lines else ''}"

@@ -1,7 +1,7 @@
 """Engines as this process sees them: a thread here, or a process of their own with one CPU thread.
 
 Both take requests without blocking and report from a thread of theirs. What this file does not cover: who gets which
-request, and what happens when a replica dies (`transformers`).
+request, and what happens when a replica dies (`pool`).
 """
 
 from __future__ import annotations
@@ -13,11 +13,10 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
-from rstar.backends.loading import EngineSettings
-from rstar.backends.worker import Inbox, Reply, read_frame, work, write_frame
-from rstar.protocols import ProposeRequest
+from rstar.backends.stats import Totals
+from rstar.backends.worker import Inbox, ReplicaSettings, Reply, read_frame, work, write_frame
 
 OnReply = Callable[[Reply], None]
 OnDeath = Callable[[str], None]
@@ -26,7 +25,7 @@ OnDeath = Callable[[str], None]
 class Replica(Protocol):
     """One engine. Replies and at most one death are reported from another thread."""
 
-    def submit(self, job_id: int, request: ProposeRequest) -> None: ...
+    def submit(self, job_id: int, request: object) -> None: ...
 
     def close(self) -> None:
         """End it and wait for that; blocks for at most a few seconds. No report comes afterwards."""
@@ -36,7 +35,9 @@ class Replica(Protocol):
 class ThreadReplica:
     """An engine in a thread of this process."""
 
-    def __init__(self, settings: EngineSettings, on_reply: OnReply, on_death: OnDeath) -> None:
+    def __init__(
+        self, settings: ReplicaSettings[Any, Any, Totals], on_reply: OnReply, on_death: OnDeath
+    ) -> None:
         self._inbox: Inbox = queue.SimpleQueue()
         self._closed = False
 
@@ -52,7 +53,7 @@ class ThreadReplica:
         self._thread = threading.Thread(target=run, name="rstar-engine", daemon=True)
         self._thread.start()
 
-    def submit(self, job_id: int, request: ProposeRequest) -> None:
+    def submit(self, job_id: int, request: object) -> None:
         self._inbox.put((job_id, request))
 
     def close(self) -> None:
@@ -64,7 +65,9 @@ class ThreadReplica:
 class ProcessReplica:
     """An engine in a process of its own (started afresh, not forked), with one thread for computing."""
 
-    def __init__(self, settings: EngineSettings, on_reply: OnReply, on_death: OnDeath) -> None:
+    def __init__(
+        self, settings: ReplicaSettings[Any, Any, Totals], on_reply: OnReply, on_death: OnDeath
+    ) -> None:
         environment = {
             **os.environ,
             "OMP_NUM_THREADS": "1",
@@ -94,7 +97,7 @@ class ProcessReplica:
         """The process id."""
         return self._process.pid
 
-    def submit(self, job_id: int, request: ProposeRequest) -> None:
+    def submit(self, job_id: int, request: object) -> None:
         self._outbox.put((job_id, request))
 
     def close(self) -> None:

@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Self
 
 
 @dataclass(slots=True)
-class EngineStats:
+class Totals:
+    """Running totals, field by field: those of several engines add up, and what came later is a difference."""
+
+    def __sub__(self, earlier: Self) -> Self:
+        return type(self)(*(getattr(self, f.name) - getattr(earlier, f.name) for f in fields(self)))
+
+    def __add__(self, other: Self) -> Self:
+        return type(self)(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
+
+@dataclass(slots=True)
+class EngineStats(Totals):
     """Running totals of one engine, or of several together.
 
     `prefill_tokens` are those of all prefixes asked for, `cached_tokens` the part that needed no computing.
@@ -30,9 +42,3 @@ class EngineStats:
     def cache_hit_share(self) -> float:
         """Share of the prefix tokens that came from the prefix cache; 0 before the first."""
         return self.cached_tokens / self.prefill_tokens if self.prefill_tokens else 0.0
-
-    def __sub__(self, earlier: EngineStats) -> EngineStats:
-        return EngineStats(*(getattr(self, f.name) - getattr(earlier, f.name) for f in fields(self)))
-
-    def __add__(self, other: EngineStats) -> EngineStats:
-        return EngineStats(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))

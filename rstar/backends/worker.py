@@ -1,6 +1,6 @@
 """An engine at work: requests come in through a queue, replies go out, in a thread of this process or a process of its own.
 
-`main` is one replica: settings and then requests arrive as pickled frames on stdin from the parent that
+Whatever keeps `Engine`'s contract can be at work here: one that writes (`rstar.backends.engine`), one that scores. `main` is one replica: settings and then requests arrive as pickled frames on stdin from the parent that
 started it, replies leave on stdout. The replica ends when stdin closes or its parent is gone, however the parent died.
 """
 
@@ -15,20 +15,56 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO, Protocol, TypeVar
 
-from rstar.backends.loading import EngineSettings, load_engine
-from rstar.backends.stats import EngineStats
+from rstar.backends.loading import one_line
+from rstar.backends.stats import Totals
 from rstar.errors import ConfigError
-from rstar.protocols import Candidate, ProposeRequest
 
-if TYPE_CHECKING:
-    from rstar.backends.engine import Engine
+RequestT = TypeVar("RequestT", contravariant=True)
+AnswerT = TypeVar("AnswerT", covariant=True)
+TotalsT = TypeVar("TotalsT", bound=Totals, covariant=True)
 
-Inbox = queue.SimpleQueue[tuple[int, ProposeRequest] | None]
+
+class Engine(Protocol[RequestT, AnswerT, TotalsT]):
+    """Answers many requests at once, a step at a time. Owned by one thread."""
+
+    @property
+    def stats(self) -> TotalsT: ...
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a step would do anything."""
+        ...
+
+    def submit(self, job_id: int, request: RequestT) -> None: ...
+
+    def step(self) -> Sequence[tuple[int, AnswerT]]:
+        """Go on with what was submitted; returns the requests that are now complete."""
+        ...
+
+    def reset(self) -> None:
+        """Forget all requests and everything cached, after a step that raised."""
+        ...
+
+
+class ReplicaSettings(Protocol[RequestT, AnswerT, TotalsT]):
+    """What an engine is built from, anywhere: it must survive pickling, as must requests, answers and totals."""
+
+    @property
+    def device(self) -> str:
+        """A torch device."""
+        ...
+
+    def load(self) -> Engine[RequestT, AnswerT, TotalsT]:
+        """Raises ConfigError with one line about what does not fit."""
+        ...
+
+
+Inbox = queue.SimpleQueue[tuple[int, Any] | None]
 """Requests with their job ids; None ends the work."""
 
 
@@ -36,28 +72,28 @@ Inbox = queue.SimpleQueue[tuple[int, ProposeRequest] | None]
 class Reply:
     """What a replica says: the first time that it is ready (or why not), then what is done or failed."""
 
-    finished: list[tuple[int, list[Candidate]]] = field(default_factory=list)
+    finished: Sequence[tuple[int, Any]] = ()
     failed: list[int] = field(default_factory=list)
     error: str = ""
     config_error: bool = False
-    stats: EngineStats = field(default_factory=EngineStats)
+    stats: Totals | None = None
 
 
-def work(settings: EngineSettings, inbox: Inbox, reply: Callable[[Reply], None]) -> None:
+def work(settings: ReplicaSettings[Any, Any, Totals], inbox: Inbox, reply: Callable[[Reply], None]) -> None:
     """Load an engine, say so, and serve the inbox until it holds None."""
     try:
-        engine = load_engine(settings)
+        engine = settings.load()
     except ConfigError as error:
         reply(Reply(error=str(error), config_error=True))
         return
     except Exception as error:
-        reply(Reply(error=f"the model did not load: {_one_line(error)}"))
+        reply(Reply(error=f"the model did not load: {one_line(error)}"))
         return
     reply(Reply())
     _serve(engine, inbox, reply)
 
 
-def _serve(engine: Engine, inbox: Inbox, reply: Callable[[Reply], None]) -> None:
+def _serve(engine: Engine[Any, Any, Totals], inbox: Inbox, reply: Callable[[Reply], None]) -> None:
     running: set[int] = set()
     while True:
         try:
@@ -75,7 +111,7 @@ def _serve(engine: Engine, inbox: Inbox, reply: Callable[[Reply], None]) -> None
             Exception
         ) as error:  # the model failed (out of memory, say): these requests fail, the replica lives
             engine.reset()
-            reply(Reply(failed=sorted(running), error=_one_line(error), stats=copy(engine.stats)))
+            reply(Reply(failed=sorted(running), error=one_line(error), stats=copy(engine.stats)))
             running.clear()
             continue
         if finished:
@@ -109,7 +145,7 @@ def main() -> None:
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever a library prints must not get among the frames
     requests = sys.stdin.buffer
-    settings: EngineSettings = read_frame(requests)
+    settings: ReplicaSettings[Any, Any, Totals] = read_frame(requests)
     inbox: Inbox = queue.SimpleQueue()
 
     def listen() -> None:
@@ -134,8 +170,3 @@ def main() -> None:
     with contextlib.suppress(BrokenPipeError):
         work(settings, inbox, lambda reply: write_frame(replies, reply))
     os._exit(0)  # the listener still waits on stdin, which an ordinary exit would trip over
-
-
-def _one_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else ''}"

@@ -16,14 +16,15 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from policy.config import Packing, Precision, SFTConfig, SFTSetConfig
+from policy.config import Packing, SFTConfig, SFTSetConfig
 from policy.sft import train
 from policy.sft_sets import SFTExample, sft_set
 from rstar.errors import ConfigError, StageError
 from rstar.problems import Problem
 from rstar.prompts import BARE, render_prompt, start
 from rstar.steps import END_OF_ANSWER, TAGS
-from rstar.training_folder import TRAINING, newest_checkpoint
+from rstar.training.config import Precision
+from rstar.training.folder import TRAINING, newest_checkpoint
 from rstar.trajectories import extend_prefix, trajectories
 from rstar.tree import ROOT, Tree
 from tests.policy.forest import add_solution, example, random_examples, save_tiny_base, tree_of

@@ -11,12 +11,14 @@ from hypothesis import strategies as st
 
 from policy.config import Choice, SFTSetConfig
 from policy.sft_sets import DropReason, SFTSet, correct_share, sft_set, similarity
+from rstar.config import SearchConfig
 from rstar.problems import Problem
 from rstar.prompts import BARE, RSTAR, PromptFormat, render_prompt
 from rstar.protocols import ExecutionVerdict
 from rstar.trajectories import prefix_of, trajectories
 from rstar.tree import ROOT, Tree
 from tests.policy.forest import add_solution, add_step, encode, sampled, tree_of
+from tests.rstar.worlds import RandomWorld, engines, new_tree, search_one
 
 
 def problem(problem_id: str = "p0", *, level: str = "easy", source: str = "book") -> Problem:
@@ -186,6 +188,40 @@ def test_random_choice_takes_correct_trajectories_by_seed() -> None:
     assert len(taken) > 5
     assert all(example.answer == "7" for examples in taken for example in examples)
     assert draw([tree], config=config, seed=3) == draw([tree], config=config, seed=3)
+
+
+def independent_samples(count: int) -> list[Tree]:
+    """Trees of one rollout with one candidate each, as the search makes them; the answer 1 is right."""
+    config = SearchConfig(num_rollouts=1, num_candidates=1)
+    parts = engines(RandomWorld(variants=9, crash=0.05).respond)
+    return [
+        search_one(new_tree(problem().question, problem_id="p0", seed=index, tree_index=index), parts, config)
+        for index in range(count)
+    ]
+
+
+def test_rejection_sampling_draws_at_random_from_the_correct_ones_of_independent_samples() -> None:
+    trees = independent_samples(60)
+    correct = [t for tree in trees for t in trajectories(tree) if t.verified]
+    assert 10 < len(correct) < 40, "some samples are right, some wrong, some never answer"
+    assert {t.mean_q for t in correct} == {1.0}, "one sample's Q-values tell correct ones apart from nothing"
+    config = SFTSetConfig(choice=Choice.RANDOM, max_similarity=1.0)
+    taken = [draw(trees, config=config, seed=seed).examples for seed in range(80)]
+    assert all(len({example.tree_index for example in examples}) == 2 for examples in taken)
+    solution_of = {t.tree_index: t.text for t in correct}
+    drawn = {solution_of[example.tree_index] for examples in taken for example in examples}
+    assert drawn == set(solution_of.values()), "every correct sample may be drawn, and no other"
+
+
+def test_rejection_sampling_draws_a_solution_as_often_as_it_was_sampled() -> None:
+    trees = [tree_of(tree_index=index) for index in range(10)]
+    for tree in trees:
+        add_solution(tree, ["print(3 + 4)" if tree.tree_index else "x = 7\nprint(x)"], "7", q=1.0)
+    config = SFTSetConfig(choice=Choice.RANDOM, num_per_problem=1)
+    rare = sum(
+        example.tree_index == 0 for seed in range(400) for example in draw(trees, config=config, seed=seed).examples
+    )  # fmt: skip
+    assert 20 < rare < 60
 
 
 def test_retokenize_encodes_the_steps_anew_and_leaves_the_tree_alone() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ppm.config import ScoreBound
-from ppm.groups import Continuation, PairGroup, PairKind
+from ppm.groups import Continuation, LabelledGroup, PairGroup, PairKind
 from ppm.model import ProcessPreferenceModel, write_bound
 
 VOCAB_SIZE = 60
@@ -83,3 +83,14 @@ def random_groups(count: int, *, seed: int, num_trees: int = 3) -> list[PairGrou
             )
         )  # fmt: skip
     return groups
+
+
+def random_labelled_groups(count: int, *, seed: int, num_trees: int = 3) -> list[LabelledGroup]:
+    """The continuations of random groups with their Q-values as labels."""
+    return [
+        LabelledGroup(
+            problem_id=group.problem_id, tree_index=0, parent=group.parent, prefix_ids=group.prefix_ids,
+            continuations=group.continuations,
+        )
+        for group in random_groups(count, seed=seed, num_trees=num_trees)
+    ]  # fmt: skip

@@ -6,6 +6,7 @@ import dataclasses
 import math
 import random
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,13 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ppm.batches import collate, num_tokens, plan, sequence, trained_on
-from ppm.config import Objective, PPMConfig, ScoreBound, Sharing
+from ppm.batches import collate, num_tokens, plan, sequence
+from ppm.config import PPMConfig, ScoreBound, Sharing
 from ppm.groups import Continuation, PairGroup, PairKind
-from ppm.losses import bradley_terry_loss
+from ppm.losses import bradley_terry_loss, outcome_loss, q_value_loss
 from ppm.model import ProcessPreferenceModel, bounded
 from rstar.errors import StageError
-from tests.ppm.models import random_groups, random_ids, tiny_ppm
+from tests.ppm.models import random_groups, random_ids, random_labelled_groups, tiny_ppm
 
 MODEL_INPUTS = ("input_ids", "position_ids", "subtree_ends", "read_at")
 
@@ -85,7 +86,6 @@ def test_every_sequence_is_read_whole_at_its_own_positions(seed: int, count: int
     for index, weight in zip(group_of_pair, batch["pair_weights"].tolist(), strict=True):
         weights[index] += weight
     assert list(weights.values()) == pytest.approx([1.0] * count)
-    assert batch["score_weights"].sum().item() == pytest.approx(count)
     assert len(batch["labels"]) == count
 
 
@@ -100,8 +100,29 @@ def test_pairs_point_at_their_continuations(seed: int, count: int) -> None:
         pairs, batch["chosen"].tolist(), batch["rejected"].tolist(), strict=True
     ):
         assert (continuations[chosen], continuations[rejected]) == (pair.chosen, pair.rejected)
-        assert batch["correct"][[chosen, rejected]].tolist() == [True, False]
-        assert batch["q_values"][chosen].item() == pytest.approx(pair.chosen.q_value, abs=1e-6)
+
+
+@pytest.mark.parametrize("loss", [q_value_loss, outcome_loss])
+@pytest.mark.parametrize("sharing", Sharing)
+def test_labelled_losses_equal_those_of_every_sequence_by_itself(
+    sharing: Sharing, loss: Callable[[Tensor, Tensor, Tensor], Tensor]
+) -> None:
+    """Mean over the groups of the mean over their continuations, through the stock Hugging Face model."""
+    groups = random_labelled_groups(9, seed=4)
+    model = tiny_ppm(score_bound=ScoreBound.NONE).double()
+    batch = collate(groups, sharing=sharing, max_length=64)
+    with torch.no_grad():
+        scores_S = model(**{name: batch[name] for name in MODEL_INPUTS})
+        found = loss(scores_S, batch["q_values"], batch["score_weights"]) / len(batch["labels"])
+        expected = 0.0
+        for group in groups:
+            for c in group.continuations:
+                raw = model.classifier(
+                    torch.tensor([group.prefix_ids + c.token_ids]), use_cache=False
+                ).logits[0]
+                alone = loss(raw, torch.tensor([c.q_value]), torch.ones(1)).item()
+                expected += alone / len(group.continuations) / len(groups)
+    assert found.item() == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("sharing", Sharing)
@@ -153,7 +174,8 @@ def test_fault_9_the_left_of_a_long_prefix_goes_and_the_judged_step_stays(
 
 def test_fault_9_a_step_longer_than_the_model_takes_is_refused_not_cut() -> None:
     with pytest.raises(
-        StageError, match=r"^a pair of problem p has 3 tokens to judge; max_length is 2: raise it or lower"
+        StageError,
+        match=r"^a step or trajectory of problem p has 3 tokens to judge; max_length is 2: raise it or lower",
     ):
         collate([group_of((1,), (2, 3, 4), (5,))], sharing=Sharing.PREFIX, max_length=2)
 
@@ -230,7 +252,7 @@ def test_a_step_has_global_batch_size_pairs_and_micro_batches_of_about_the_token
     largest = max(len(group.pairs) for group in groups)
     steps = [micro_batches[at : at + per_step] for at in range(0, len(micro_batches), per_step)]
     for step in steps[:-1]:
-        assert 100 - largest < sum(len(group.pairs) for batch in step for group in batch) <= 100
+        assert 100 - largest < sum(group.size for batch in step for group in batch) <= 100
     costs = [num_tokens(batch, sharing=config.sharing, max_length=64) for batch in micro_batches]
     assert max(costs) <= 500 + max(num_tokens([g], sharing=config.sharing, max_length=64) for g in groups)
     assert plan(groups, config, seed=2)[0] != micro_batches
@@ -247,16 +269,18 @@ def test_epochs_have_orders_of_their_own() -> None:
 
 
 def test_fewer_groups_than_processes_is_one_clear_line() -> None:
-    with pytest.raises(StageError, match=r"^1 groups of pairs to train on are too few for 2 processes$"):
+    with pytest.raises(StageError, match=r"^1 groups to train on are too few for 2 processes$"):
         plan(random_groups(1, seed=0), PPMConfig(), seed=0, num_processes=2)
 
 
-def test_an_outcome_model_learns_from_final_pairs_only() -> None:
-    groups = random_groups(20, seed=0)
-    finals = [group for group in groups if group.kind is PairKind.FINAL]
-    assert 0 < len(finals) < len(groups)
-    assert trained_on(groups, Objective.ORM) == finals
-    assert trained_on(groups, Objective.PQM) == trained_on(groups, Objective.PPM) == groups
+def test_a_step_of_labelled_groups_has_global_batch_size_continuations() -> None:
+    groups = random_labelled_groups(60, seed=0)
+    config = PPMConfig(global_batch_size=30, sharing=Sharing.PREFIX)
+    micro_batches, per_step = plan(groups, config, seed=1)
+    assert per_step == 1
+    sizes = [sum(len(group.continuations) for group in batch) for batch in micro_batches]
+    assert all(25 < size <= 30 for size in sizes[:-1])
+    assert sum(sizes) == sum(len(group.continuations) for group in groups)
 
 
 def test_half_precision_autocast_uses_a_mask_of_its_own_kind() -> None:

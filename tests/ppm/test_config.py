@@ -49,12 +49,7 @@ def test_enums_are_read_from_their_text() -> None:
         (PairConfig, {"min_edit_distance": -1}, "min_edit_distance is -1; it must be at least 0"),
         (PairConfig, {"num_final": -1}, "num_final is -1; it must be at least 0"),
         (PairConfig, {"min_margin": 0.5}, "unknown key min_margin; did you mean min_q_margin?"),
-        (PPMConfig, {"epochs": 0}, "epochs is 0; it must be at least 1"),
-        (PPMConfig, {"learning_rate": 0.0}, "learning_rate is 0.0; it must be finite and above 0"),
-        (PPMConfig, {"warmup_ratio": 1.0}, "warmup_ratio is 1.0; it must be in [0, 1)"),
-        (PPMConfig, {"weight_decay": -0.1}, "weight_decay is -0.1; it must be finite and at least 0"),
         (PPMConfig, {"held_out_share": 0.0}, "held_out_share is 0.0; it must be in (0, 1)"),
-        (PPMConfig, {"num_threads": 0}, "num_threads is 0; it must be at least 1, or null"),
         (
             PPMConfig,
             {"attention": "flash_attention_2"},

@@ -47,16 +47,31 @@ def test_q_value_loss_by_hand() -> None:
 
 
 def test_outcome_loss_by_hand() -> None:
-    rewards, correct = torch.tensor([math.log(3), math.log(3)]), torch.tensor([True, False])
+    """Numbers of (ln 3) / 2 give a probability of 3/4 of being correct."""
+    raw, q_values = torch.full((2,), math.log(3) / 2), torch.tensor([1.0, -1.0])
     expected = (math.log(4 / 3) + math.log(4)) / 2
-    assert math.isclose(outcome_loss(rewards, correct, torch.full((2,), 0.5)).item(), expected, rel_tol=1e-6)
+    assert math.isclose(outcome_loss(raw, q_values, torch.full((2,), 0.5)).item(), expected, rel_tol=1e-6)
+
+
+@given(raw=numbers)
+def test_the_bounded_score_of_an_outcome_model_is_2p_minus_1(raw: float) -> None:
+    loss = outcome_loss(torch.tensor([raw], dtype=torch.float64), torch.ones(1), torch.ones(1)).item()
+    assert math.isclose(2 * math.exp(-loss) - 1, math.tanh(raw), rel_tol=1e-9, abs_tol=1e-12)
+
+
+@pytest.mark.parametrize(("raw", "q_value", "low", "high"), [(20.0, 1.0, 0, 1e-9), (20.0, -1.0, 39, 41)])
+def test_an_outcome_model_may_be_as_sure_as_it_likes(
+    raw: float, q_value: float, low: float, high: float
+) -> None:
+    loss = outcome_loss(torch.tensor([raw]), torch.tensor([q_value]), torch.ones(1)).item()
+    assert low <= loss <= high
 
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 LOSSES: dict[str, Loss] = {
     "bradley_terry": lambda r, w: bradley_terry_loss(r[:2], r[2:4], w[:2]),
     "q_value": lambda r, w: q_value_loss(r, torch.linspace(-1, 1, 4, dtype=r.dtype), w),
-    "outcome": lambda r, w: outcome_loss(r, torch.tensor([True, False, True, False]), w),
+    "outcome": lambda r, w: outcome_loss(r, torch.tensor([1, -1, 1, -1]), w),
 }
 
 

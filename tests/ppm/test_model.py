@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from ppm.config import ScoreBound
-from ppm.model import ProcessPreferenceModel, bounded, load, start_from, visible
+from ppm.model import ProcessPreferenceModel, bounded, load, search_values, start_from, visible
 from rstar.errors import ConfigError
 from tests.policy.forest import save_tiny_base, tiny_model
 from tests.ppm.models import VOCAB_SIZE, random_ids, save_tiny_ppm, tiny_classifier, tiny_ppm
@@ -51,6 +51,18 @@ def test_bounds_by_hand() -> None:
     raw = torch.tensor([-7.0, 0.0, 0.5])
     torch.testing.assert_close(bounded(raw, ScoreBound.TANH), torch.tensor([-0.9999983, 0.0, 0.46211717]))
     assert torch.equal(bounded(raw, ScoreBound.NONE), raw)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("score_bound", ScoreBound)
+def test_numbers_of_sure_models_stay_apart_within_what_a_search_takes(
+    score_bound: ScoreBound, dtype: torch.dtype
+) -> None:
+    raw = torch.tensor([-8.0, -4.0, 0.5, 4.0, 5.0, 8.0], dtype=dtype)
+    values = search_values(bounded(raw, score_bound), score_bound)
+    assert values.abs().max() <= 1
+    assert values.diff().min() > 0
+    torch.testing.assert_close(values, raw.double().tanh(), rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("score_bound", ScoreBound)

@@ -1,11 +1,13 @@
-"""The scorer: the stock model's scores, whatever waits together; whole steps; errors that name their cause."""
+"""The scorer: the stock model's scores from a thread and from a process; whole steps; errors that name their cause."""
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
 import functools
+import os
 import random
+import signal
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -23,6 +25,9 @@ from rstar.errors import BackendError, ConfigError
 from rstar.protocols import ScoreRequest, ValueBackend
 from tests.policy.forest import save_tiny_base
 from tests.ppm.models import random_ids, save_tiny_ppm
+
+STARTS_TIMEOUT_S = 600
+"""For tests that start processes: each imports torch and transformers, on a machine that may be busy."""
 
 
 def in_a_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
@@ -42,7 +47,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @asynccontextmanager
 async def scorer_of(folder: Path, **changes: Any) -> AsyncIterator[PPMScorer]:
-    scorer = PPMScorer(folder, **changes)
+    scorer = PPMScorer(folder, **{"num_replicas": 0, **changes})
     try:
         yield scorer
     finally:
@@ -76,19 +81,62 @@ async def test_scores_are_the_stock_models_for_requests_alone_and_together(folde
     async with scorer_of(folder) as scorer:
         assert isinstance(scorer, ValueBackend)
         together = await asyncio.gather(*(scorer.score(request) for request in REQUESTS))
-        assert scorer.num_passes == 1, "what waits is scored in one pass"
         alone = [await scorer.score(request) for request in REQUESTS]
-        assert scorer.num_passes == 1 + len(REQUESTS)
+        stats = scorer.stats()
     for found in (together, alone):
         torch.testing.assert_close(torch.tensor(found), torch.tensor(expected), rtol=1e-4, atol=1e-5)
     assert torch.tensor(expected).std() > 0.1
+    assert stats.scored_steps == 2 * sum(len(request.step_ids) for request in REQUESTS)
+    assert stats.cached_tokens >= sum(len(request.prefix_ids) for request in REQUESTS)
 
 
 @in_a_loop
 async def test_a_pass_takes_only_so_many_tokens(folder: Path) -> None:
     async with scorer_of(folder, max_pass_tokens=1) as scorer:
         await asyncio.gather(*(scorer.score(request) for request in REQUESTS))
-        assert scorer.num_passes == len(REQUESTS)
+        assert scorer.stats().passes == len(REQUESTS)
+
+
+async def kill_before_it_answers(scorer: PPMScorer) -> None:
+    (victim,) = scorer._pool.pids
+    os.kill(victim, signal.SIGSTOP)
+    await asyncio.sleep(0.05)  # what was asked is on its way
+    os.kill(victim, signal.SIGKILL)
+    async with asyncio.timeout(STARTS_TIMEOUT_S):
+        while scorer._pool.pids == [victim]:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.timeout(STARTS_TIMEOUT_S)
+@in_a_loop
+async def test_a_process_gives_the_scores_of_a_thread_also_after_it_was_killed_once(folder: Path) -> None:
+    async with scorer_of(folder) as scorer:
+        expected = await asyncio.gather(*(scorer.score(request) for request in REQUESTS))
+    async with scorer_of(folder, num_replicas=None, device="cpu") as scorer:
+        assert scorer.num_replicas == 1
+        await scorer.start()
+        again = asyncio.gather(*(scorer.score(request) for request in REQUESTS))
+        await asyncio.sleep(0)
+        await kill_before_it_answers(scorer)
+        torch.testing.assert_close(torch.tensor(await again), torch.tensor(expected), rtol=1e-4, atol=1e-5)
+        assert scorer.stats().scored_steps == sum(len(request.step_ids) for request in REQUESTS)
+        waiting = asyncio.ensure_future(scorer.score(REQUESTS[0]))
+        await asyncio.sleep(0)
+        await kill_before_it_answers(scorer)
+        await kill_before_it_answers(scorer)
+        with pytest.raises(BackendError, match=r"could not answer: .*signal 9, 2 times with this request$"):
+            await waiting
+
+
+@in_a_loop
+async def test_a_folder_without_a_preference_model_is_one_clear_line(tmp_path: Path) -> None:
+    base = save_tiny_base(tmp_path, ["x = 1\nprint(x)\n<end_of_code>"] * 3)
+    async with scorer_of(base) as scorer:
+        for _ in range(2):
+            with pytest.raises(
+                ConfigError, match=r"its weights lack score.weight; it is no preference model$"
+            ):
+                await scorer.score(REQUESTS[0])
 
 
 @in_a_loop
@@ -103,13 +151,13 @@ async def test_fault_9_a_long_prefix_is_cut_on_the_left_as_in_training(folder: P
 
 
 @in_a_loop
-async def test_an_unbounded_score_is_clipped_to_what_a_search_takes(tmp_path: Path) -> None:
+async def test_a_search_is_told_the_tanh_of_an_unbounded_score(tmp_path: Path) -> None:
     folder = save_tiny_ppm(tmp_path, ScoreBound.NONE, hidden_size=64)
     raw = torch.tensor(stock_scores(folder, REQUESTS, lambda x: x))
     assert raw.abs().max() > 1
     async with scorer_of(folder) as scorer:
         found = torch.tensor([await scorer.score(request) for request in REQUESTS])
-    torch.testing.assert_close(found, raw.clamp(-1, 1), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found, raw.tanh(), rtol=1e-4, atol=1e-4)
 
 
 @in_a_loop
@@ -166,5 +214,11 @@ def test_settings_that_do_not_fit_are_one_clear_line(folder: Path, tmp_path: Pat
         PPMScorer(folder, max_length=300)
     with pytest.raises(ConfigError, match=r"^max_pass_tokens is 0; it must be at least 1$"):
         PPMScorer(folder, max_pass_tokens=0)
+    with pytest.raises(ConfigError, match=r"^prefix_cache_mb is -1; it must be at least 0"):
+        PPMScorer(folder, prefix_cache_mb=-1)
+    with pytest.raises(ConfigError, match=r"^num_replicas is -1; it must be at least 0"):
+        PPMScorer(folder, num_replicas=-1)
+    with pytest.raises(ConfigError, match=r"^dtype 'float12' is not one of"):
+        PPMScorer(folder, dtype="float12")
     with pytest.raises(ConfigError, match=r"has no config.json"):
         PPMScorer(tmp_path)

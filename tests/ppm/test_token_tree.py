@@ -24,9 +24,10 @@ def test_each_sequences_last_token_sees_that_sequence_and_nothing_else(
     given_sequences: list[tuple[int, ...]],
 ) -> None:
     tree = token_tree(given_sequences)
-    for sequence, last in zip(given_sequences, tree.last_tokens, strict=True):
+    for index, (sequence, last) in enumerate(zip(given_sequences, tree.last_tokens, strict=True)):
         seen = [j for j in range(last + 1) if last < tree.subtree_ends[j]]
         assert tuple(tree.token_ids[j] for j in seen) == sequence
+        assert tree.path(index) == seen
         assert [tree.positions[j] for j in seen] == list(range(len(sequence)))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import json
 import math
@@ -16,11 +17,13 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from ppm.config import Objective, PPMConfig, ScoreBound, Sharing
 from ppm.evaluate import pair_accuracy, score_groups
-from ppm.groups import Continuation, PairGroup, PairKind
+from ppm.groups import Continuation, LabelledGroup, PairGroup, PairKind
 from ppm.model import load
+from ppm.scorer import PPMScorer
 from ppm.train import split, train
 from rstar.errors import ConfigError, StageError
-from rstar.training_folder import TRAINING
+from rstar.protocols import ScoreRequest
+from rstar.training.folder import TRAINING
 from tests.policy.forest import save_tiny_base
 from tests.policy.killed_training import call_after_step
 from tests.ppm.models import random_groups, tiny_ppm
@@ -170,17 +173,76 @@ def test_micro_batches_and_checkpointing_do_not_change_what_is_learned(
     )
 
 
-@pytest.mark.parametrize("objective", [Objective.PQM, Objective.ORM])
-def test_baselines_learn_with_the_same_trunk_and_pairs(
+def labelled_of(groups: list[PairGroup]) -> list[LabelledGroup]:
+    return [
+        LabelledGroup(
+            problem_id=group.problem_id, tree_index=0, parent=group.parent, prefix_ids=group.prefix_ids,
+            continuations=group.continuations,
+        )
+        for group in groups
+    ]  # fmt: skip
+
+
+FINALS = [group for group in GROUPS if group.kind is PairKind.FINAL]
+LABELLED = {Objective.PQM: labelled_of(GROUPS), Objective.ORM: labelled_of(FINALS)}
+
+
+@pytest.mark.parametrize("objective", LABELLED)
+def test_baselines_learn_from_labels_and_are_measured_on_the_same_held_out_pairs(
     base: Path, tmp_path: Path, objective: Objective
 ) -> None:
     config = dataclasses.replace(CONFIG, objective=objective, epochs=4, learning_rate=1e-2)
-    result = train(GROUPS, base=base, out=tmp_path, config=config, seed=5)
+    labelled = LABELLED[objective]
+    result = train(GROUPS, base=base, out=tmp_path, config=config, seed=5, labelled=labelled)
     assert result.losses[-1] < 0.8 * result.losses[0]
     assert result.accuracy > 0.8
-    if objective is Objective.ORM:
-        finals = [group for group in GROUPS if group.kind is PairKind.FINAL]
-        assert result.num_pairs + result.num_held_out_pairs == sum(len(group.pairs) for group in finals)
+    _, held_out = split(GROUPS, share=config.held_out_share, seed=5)
+    measured = [g for g in held_out if objective is Objective.PQM or g.kind is PairKind.FINAL]
+    assert result.num_held_out_pairs == sum(len(group.pairs) for group in measured)
+    problems = {group.problem_id for group in held_out}
+    assert result.num_pairs == sum(g.size for g in labelled if g.problem_id not in problems)
+    with pytest.raises(StageError, match=r"different: data_hash\)"):
+        train(GROUPS, base=base, out=tmp_path, config=config, seed=5, labelled=labelled[1:])
+
+
+def test_an_orm_scores_whole_trajectories_by_their_probability_of_being_correct_wherever_they_are_cut(
+    base: Path, tmp_path: Path
+) -> None:
+    """Best-of-N asks for the value of a last step: with what stands before it, that is the sequence trained on."""
+    config = dataclasses.replace(CONFIG, objective=Objective.ORM, epochs=12, learning_rate=1e-2)
+    result = train(GROUPS, base=base, out=tmp_path, config=config, seed=5, labelled=LABELLED[Objective.ORM])
+    assert result.losses[0] == pytest.approx(math.log(2), rel=1e-5)
+    assert min(result.losses) < 0.3 < math.log(1 + math.exp(-1)), "no bound keeps it from being sure"
+    assert load(tmp_path).score_bound is ScoreBound.TANH
+    stock: Any = AutoModelForSequenceClassification.from_pretrained(tmp_path)
+
+    async def values(cut: int) -> list[list[float]]:
+        scorer = PPMScorer(tmp_path)
+        found = []
+        for group in FINALS:
+            whole = [c.token_ids for c in group.continuations]
+            for ids in whole:
+                at = min(cut, len(ids) - 1)
+                request = ScoreRequest(
+                    prefix_text="", prefix_ids=group.prefix_ids + ids[:at], step_texts=("",), step_ids=(ids[at:],)
+                )  # fmt: skip
+                found.append(await scorer.score(request))
+        await scorer.aclose()
+        return found
+
+    found = torch.tensor(asyncio.run(values(0)))[:, 0]
+    torch.testing.assert_close(torch.tensor(asyncio.run(values(3)))[:, 0], found, rtol=1e-4, atol=1e-4)
+    with torch.no_grad():
+        logits = torch.cat(
+            [
+                2 * stock(torch.tensor([group.prefix_ids + c.token_ids])).logits[0]
+                for group in FINALS
+                for c in group.continuations
+            ]
+        )
+    torch.testing.assert_close(found, 2 * logits.sigmoid() - 1, rtol=1e-4, atol=1e-4)
+    correct = torch.tensor([at < len(g.chosen) for g in FINALS for at in range(len(g.continuations))])
+    assert found[correct].mean() > 0.5 > -0.5 > found[~correct].mean()
 
 
 def test_held_out_problems_are_never_trained_on_and_always_the_same() -> None:
@@ -227,6 +289,16 @@ def test_bad_inputs_are_one_clear_line(base: Path, tmp_path: Path) -> None:
         train([], base=base, out=tmp_path, config=CONFIG, seed=0)
     with pytest.raises(ConfigError, match=r"^base is '.*'; it must be a folder with a model"):
         train(GROUPS, base=tmp_path, out=tmp_path / "out", config=CONFIG, seed=0)
+    orm = dataclasses.replace(CONFIG, objective=Objective.ORM)
+    with pytest.raises(
+        StageError, match=r"^objective orm learns from labelled groups, and there are none but"
+    ):
+        train(GROUPS, base=base, out=tmp_path, config=orm, seed=0)
+    steps = [group for group in GROUPS if group.kind is PairKind.STEP]
+    with pytest.raises(
+        StageError, match=r"^objective orm is measured on final pairs, and the held-out problems have"
+    ):
+        train(steps, base=base, out=tmp_path, config=orm, seed=0, labelled=LABELLED[Objective.ORM])
     with pytest.raises(ConfigError, match=r"^max_length is 512; it must be at most the base model's 256$"):
         train(GROUPS, base=base, out=tmp_path, config=dataclasses.replace(CONFIG, max_length=512), seed=0)
     with pytest.raises(StageError, match=r"max_length is 3: raise it or lower max_tokens of the pairs$"):

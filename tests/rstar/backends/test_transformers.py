@@ -16,7 +16,6 @@ import psutil
 import pytest
 import torch
 
-from rstar.backends.replicas import ProcessReplica
 from rstar.backends.transformers import TransformersPolicy
 from rstar.errors import BackendError, ConfigError
 from rstar.protocols import Candidate, PolicyBackend, ProposeRequest, SamplingConfig
@@ -53,8 +52,7 @@ async def propose_all(policy: TransformersPolicy, asked: Sequence[ProposeRequest
 
 
 def pids(policy: TransformersPolicy) -> list[int]:
-    replicas = [place.replica for place in policy._places]
-    return [replica.pid for replica in replicas if isinstance(replica, ProcessReplica)]
+    return policy._pool.pids
 
 
 @pytest.mark.timeout(STARTS_TIMEOUT_S)
@@ -120,7 +118,7 @@ from rstar.backends.transformers import TransformersPolicy
 async def main():
     policy = TransformersPolicy(sys.argv[1], num_replicas=2)
     await policy.start()
-    print(*(place.replica.pid for place in policy._places), flush=True)
+    print(*policy._pool.pids, flush=True)
     await asyncio.sleep(600)
 asyncio.run(main())
 """
@@ -164,7 +162,7 @@ def test_a_request_that_is_cancelled_leaves_the_others_alone(folder: Path) -> No
         done = await asyncio.gather(*tasks, return_exceptions=True)
         assert isinstance(done[0], asyncio.CancelledError)
         assert all(isinstance(answer, list) and len(answer) == 3 for answer in done[1:])
-        assert all(place.num_rows == 0 and not place.jobs for place in policy._places)
+        assert all(place.load == 0 and not place.jobs for place in policy._pool._places)
         await policy.aclose()
 
     asyncio.run(run())

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rstar.backends.engine import Engine
-from rstar.backends.loading import EngineSettings, load_engine, reference_logprobs
+from rstar.backends.loading import EngineSettings, reference_logprobs
 from rstar.backends.sampling import sample, uniforms
 from rstar.protocols import Candidate, FinishReason, ProposeRequest, SamplingConfig
 from rstar.steps import STEP_STOPS
@@ -63,7 +63,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def engine(folder: Path) -> Engine:
-    return load_engine(engine_settings(folder))
+    return engine_settings(folder).load()
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +116,7 @@ def test_candidates_equal_a_full_recompute_for_each_architecture(
 ) -> None:
     folder = save_model(tmp_path, kind)
     context = 32 if kind == "mistral" else 256
-    engine = load_engine(engine_settings(folder, max_context_tokens=context))
+    engine = engine_settings(folder, max_context_tokens=context).load()
     model = AutoModelForCausalLM.from_pretrained(folder, dtype="float64").eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     requests = [ask(range(10, 10 + length), sampling, seed=length) for length in (1, 5, 18)]
@@ -126,7 +126,7 @@ def test_candidates_equal_a_full_recompute_for_each_architecture(
 
 def test_float32_logprobs_are_within_1e_4_of_a_full_recompute(tmp_path: Path) -> None:
     folder = save_model(tmp_path, "qwen2")
-    engine = load_engine(engine_settings(folder, dtype="float32"))
+    engine = engine_settings(folder, dtype="float32").load()
     model = AutoModelForCausalLM.from_pretrained(folder, dtype="float32").eval()
     requests = [ask(range(10, 10 + length), seed=length) for length in (3, 40, 90)]
     for request, candidates in zip(requests, answer(engine, requests), strict=True):
@@ -177,7 +177,7 @@ def test_random_trees_have_the_logprobs_of_a_full_recompute(
 def test_candidates_do_not_depend_on_batch_size_or_cache(
     folder: Path, engine: Engine, seed: int, rows: int, cache_mb: int
 ) -> None:
-    other = load_engine(engine_settings(folder, max_batch_rows=rows, prefix_cache_mb=cache_mb))
+    other = engine_settings(folder, max_batch_rows=rows, prefix_cache_mb=cache_mb).load()
     for request, candidates in grow_tree(engine, seed):
         (alone,) = answer(other, [request])
         assert_equal(alone, candidates)
@@ -237,7 +237,7 @@ def test_all_memory_is_given_back(engine: Engine) -> None:
 
 
 def test_a_request_larger_than_the_cache_runs_alone(folder: Path, engine: Engine) -> None:
-    small = load_engine(engine_settings(folder, kv_cache_mb=1))
+    small = engine_settings(folder, kv_cache_mb=1).load()
     requests = [
         ask(range(20, 120), SamplingConfig(max_step_tokens=100), num_candidates=30, seed=s) for s in (1, 2)
     ]

@@ -11,14 +11,42 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from rstar.errors import StageError
+from rstar.config import to_plain
+from rstar.errors import ConfigError, StageError
+from rstar.training.config import TrainingConfig
 
 TRAINING = "training.json"
 RUN = "run.json"
 CHECKPOINTS = "checkpoints"
+
+
+def identity_of(
+    config: TrainingConfig, *, no_effect: Collection[str], seed: int, data_hash: str, base: Path
+) -> dict[str, Any]:
+    """What makes two trainings the same one: settings (but those that have `no_effect` on the result), seed, data and
+    base model. Raises ConfigError when `base` is no model folder."""
+    if not (base / "config.json").is_file():
+        raise ConfigError(f"base is {str(base)!r}; it must be a folder with a model and its config.json")
+    return {
+        "settings": {key: value for key, value in to_plain(config).items() if key not in no_effect},
+        "seed": seed,
+        "data_hash": data_hash,
+        "base_hash": folder_hash(base),
+    }
+
+
+def finished(out: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
+    """The record of this training if `out` holds it complete; None if it is still to be done, or to be gone on with.
+    Raises StageError if `out` holds another one, complete or begun."""
+    done = read_json(out / TRAINING)
+    for found in (done, read_json(out / RUN)):
+        if found is not None:
+            refuse_another_training(found, identity, out)
+    return done
 
 
 def newest_checkpoint(folder: Path) -> Path | None:

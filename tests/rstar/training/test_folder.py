@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rstar.errors import StageError
-from rstar.training_folder import (
+from rstar.errors import ConfigError, StageError
+from rstar.training.config import TrainingConfig
+from rstar.training.folder import (
+    RUN,
     TRAINING,
+    finished,
     folder_hash,
+    identity_of,
     newest_checkpoint,
     read_json,
     refuse_another_training,
@@ -65,3 +70,33 @@ def test_another_training_is_refused_by_what_differs(
     refuse_another_training({**identity, "losses": [1.0]}, identity, tmp_path)
     with pytest.raises(StageError, match=rf"holds another training \(different: {named}\); remove it"):
         refuse_another_training({**identity, **change}, identity, tmp_path)
+
+
+def test_what_has_no_effect_on_the_result_is_no_part_of_a_trainings_identity(tmp_path: Path) -> None:
+    config = TrainingConfig(epochs=1, global_batch_size=8, save_steps=2)
+    others = [dataclasses.replace(config, save_steps=5), dataclasses.replace(config, epochs=2)]
+    with pytest.raises(ConfigError, match=r"^base is '.*'; it must be a folder with a model"):
+        identity_of(config, no_effect=(), seed=0, data_hash="d", base=tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    same, another = (
+        identity_of(one, no_effect=("save_steps",), seed=0, data_hash="d", base=tmp_path) for one in others
+    )
+    identity = identity_of(config, no_effect=("save_steps",), seed=0, data_hash="d", base=tmp_path)
+    assert identity == same != another
+    assert identity["base_hash"] == folder_hash(tmp_path)
+
+
+def test_a_folder_is_finished_with_its_record_and_refused_to_another_training_even_if_only_begun(
+    tmp_path: Path,
+) -> None:
+    identity: dict[str, Any] = {"seed": 1, "settings": {}}
+    assert finished(tmp_path, identity) is None
+    write_json(tmp_path / RUN, identity)
+    assert finished(tmp_path, identity) is None
+    with pytest.raises(StageError, match=r"different: seed\)"):
+        finished(tmp_path, {**identity, "seed": 2})
+    (tmp_path / RUN).unlink()
+    write_json(tmp_path / TRAINING, {**identity, "losses": [1.0]})
+    assert finished(tmp_path, identity) == {**identity, "losses": [1.0]}
+    with pytest.raises(StageError, match=r"different: seed\)"):
+        finished(tmp_path, {**identity, "seed": 2})
