@@ -48,8 +48,8 @@ def make_sft_set(recipe: RoundRecipe, folder: Path, inputs: Mapping[str, Path]) 
     )
     if not made.examples:
         raise StageError(
-            "no problem has a verified solution, so there is nothing to train on; search more or easier problems, "
-            "or more (search.num_rollouts, search.num_candidates)"
+            "no verified solution is left to train on; search more or easier problems, or each more "
+            "(search.num_rollouts, search.num_candidates), or raise sft_set.max_tokens"
         )
     with _new_store(folder).writer(round=recipe.round_index, settings=recipe.sft_set) as writer:
         writer.write_table(Kind.SFT, examples_table(made.examples))
@@ -104,8 +104,8 @@ def make_pairs(recipe: RoundRecipe, folder: Path, inputs: Mapping[str, Path]) ->
     if len(with_pairs) < MIN_PROBLEMS:
         raise StageError(
             f"preference pairs come from {len(with_pairs)} problems, and a preference model needs those of "
-            f"{MIN_PROBLEMS} at least: {_reasons(made.report)}; search more problems or more of each "
-            "(search.num_rollouts, search.num_candidates), or lower pairs.min_q_margin or pairs.min_edit_distance"
+            f"{MIN_PROBLEMS} at least: {_reasons(made.report)}; search more (problems.train, search.num_rollouts, "
+            "search.num_candidates), or loosen pairs.min_q_margin, pairs.min_edit_distance or pairs.max_tokens"
         )
     with _new_store(folder).writer(round=recipe.round_index, settings=recipe.pairs) as writer:
         writer.write_table(Kind.PAIRS, pairs_table(made.groups))

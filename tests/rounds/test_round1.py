@@ -35,6 +35,9 @@ SETTINGS = (
     "sft.epochs=2",
     "sft.global_batch_size=8",
     "sft.micro_batch_size=8",
+    "evaluation.problems={}",
+    "ppm.global_batch_size=16",
+    "ppm.num_threads=1",
 )
 
 
@@ -142,7 +145,7 @@ def test_status_says_complete_and_a_changed_setting_makes_stale_what_depends_on_
     stale = [
         one.stage.name for one in status(run, stages_by_round([changed])[0]) if one.progress is Progress.STALE
     ]
-    assert stale == ["round1/policy", "round1/evaluation", "round1/report"]
+    assert stale == ["round1/policy", "round1/ppm", "round1/evaluation", "round1/report"]
     faster = load(
         "embedded", 1, [*SETTINGS, "engine.num_replicas=2", "sft.save_steps=7", "sandbox.max_snapshots=9"]
     )
@@ -154,7 +157,7 @@ def test_status_says_complete_and_a_changed_setting_makes_stale_what_depends_on_
 @pytest.mark.timeout(900)
 def test_a_round_killed_in_every_stage_and_run_again_ends_complete_and_sound(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    stages = ["base/evaluation", "round1/search", "round1/policy", "round1/evaluation"]
+    stages = ["base/evaluation", "round1/search", "round1/policy", "round1/ppm", "round1/evaluation"]
     for stage in stages:
         process = start(run)
         until = time.monotonic() + 300

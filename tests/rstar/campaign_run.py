@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from rstar import campaign
 from rstar.backends.scripted import ChainWorld, ScriptedPolicy
@@ -66,8 +67,7 @@ def search_into(
         with Grader() as grader:
             yield Engines(policy=policy, sandbox=InProcessSandbox()), grader
 
-    before, campaign.open_engines = campaign.open_engines, engines
-    try:
+    with mock.patch.object(campaign, "open_engines", engines):
         return asyncio.run(
             campaign.search_into_store(
                 problems, model=Path("none"), store=store, round_index=1, label="search", search=search,
@@ -75,8 +75,6 @@ def search_into(
                 engine=EngineConfig(max_trees_in_flight=max_trees_in_flight), **more,
             )
         )  # fmt: skip
-    finally:
-        campaign.open_engines = before
 
 
 if __name__ == "__main__":
