@@ -79,20 +79,21 @@ def _leaves_first(tree: Tree) -> list[int]:
 
 def _key(axes: Axes) -> None:
     import matplotlib as mpl
+    from matplotlib.colors import to_hex
     from matplotlib.lines import Line2D
 
-    colours = mpl.colormaps[Q_COLOURS]
+    right, both, wrong = (to_hex(mpl.colormaps[Q_COLOURS](share)) for share in (1.0, 0.5, 0.0))
 
-    def mark(marker: str, colour: object, label: str) -> Line2D:
+    def mark(marker: str, colour: str, label: str) -> Line2D:
         edge = colour if marker == "x" else SOFT
         return Line2D(
             [], [], linestyle="", marker=marker, markersize=7, label=label, markerfacecolor=colour, markeredgecolor=edge
-        )  # type: ignore[arg-type]  # fmt: skip
+        )  # fmt: skip
 
     entries = [
-        mark("o", colours(1.0), "leads to right answers"),
-        mark("o", colours(0.5), "to both"),
-        mark("o", colours(0.0), "to wrong ones"),
+        mark("o", right, "leads to right answers"),
+        mark("o", both, "to both"),
+        mark("o", wrong, "to wrong ones"),
         mark("s", "#ffffff", "an answer"),
         mark("x", FAILED, "its program failed"),
         mark("D", "#ffffff", "another end"),

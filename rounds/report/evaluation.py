@@ -64,7 +64,8 @@ def system_section(facts: RunFacts) -> list[Block]:
             there = [Point(index, share) for index, share in published.SYSTEM_MATH.items()]
             lines.append(Line(label="paper, MATH", colour=PAPER, points=there, dashes="--", numbered=False))
         panels.append(shares(titled(level), lines, ticks=ROUND_TICKS))
-    rows, strong = [], set()
+    rows: list[list[str]] = []
+    strong: set[int] = set()
     for index, one in found.items():
         strong.add(len(rows))
         paper = percent(published.SYSTEM_MATH[index])

@@ -8,6 +8,7 @@ from typing import Any
 
 from policy.selection import Method
 from policy.statistics import ALL_LEVELS, Interval, PassRate, pass_rates
+from rounds import health
 from rounds.artifact import Manifest
 from rounds.charts.lines import Point
 from rounds.recipe import LAST_ROUND
@@ -34,8 +35,6 @@ class RunFacts:
     seed: int
     command: str
     """That made the run."""
-    arguments: str = ""
-    """What follows `make <target>` so that it does the same in this run."""
     machine: str
     manifests: Mapping[str, Manifest]
     """Of every finished stage, by its name, in the order in which they were made."""
@@ -86,8 +85,7 @@ def coverage(search: Mapping[str, Any]) -> dict[str, float]:
     """Level to share of the training problems that a search solved, all levels last."""
     counts: dict[str, dict[str, int]] = search["coverage"]
     found = {level: counts[level]["solved"] / counts[level]["problems"] for level in ordered(counts)}
-    solved, problems = (sum(count[key] for count in counts.values()) for key in ("solved", "problems"))
-    return {**found, ALL_LEVELS: solved / problems}
+    return {**found, ALL_LEVELS: health.coverage(search)}
 
 
 def ordered(levels: Iterable[str]) -> list[str]:

@@ -29,7 +29,9 @@ def coverage_section(facts: RunFacts) -> list[Block]:
     """Training problems with a verified solution, by level and round."""
     found = {index: coverage(facts.summary(f"round{index}/search")) for index in facts.rounds}
     levels = ordered(found[1])
-    panels, rows, strong = [], [], set()
+    panels: list[str] = []
+    rows: list[list[str]] = []
+    strong: set[int] = set()
     for level in levels:
         here = [Point(index, found[index][level]) for index in facts.rounds]
         lines = [Line(label="here", colour=SEARCH, points=here)]

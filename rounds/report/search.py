@@ -89,6 +89,9 @@ def _measures(summary: Mapping[str, Any]) -> dict[str, str]:
         "depth of answers, mean": f"{_mean(summary['depths']):.1f}",
         "dead ends, of ended paths": f"{dead_ends / ends:.1%}",
         "answers that are right": f"{summary['answers_right'] / answers:.1%}",
+        "trees solved by their first rollout": f"{summary['solved_at'].get('1', 0):,}",
+        "trees solved by a later one": f"{sum(n for at, n in summary['solved_at'].items() if at != '1'):,}",
+        "problems solved by a further tree alone": f"{summary['solved_later']:,}",
         "programs run": f"{summary['executions']:,}",
         **{
             f"steps whose program ended: {spaced(name)}": f"{verdicts[name] / sum(verdicts.values()):.1%}"
