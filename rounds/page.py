@@ -30,17 +30,17 @@ th:first-child, td:first-child { text-align: left; }
 tr.strong td { font-weight: 600; }
 table.wrapped td { white-space: normal; text-align: left; vertical-align: top; } table.wrapped td:first-child { min-width: 260px; }
 table.wrapped th { text-align: left; }
-figure { margin: 16px 0 24px; } figure svg { display: block; width: 100%; height: auto; }
-.panels { display: grid; gap: 16px 28px; grid-template-columns: repeat(auto-fit, minmax(min(400px, 100%), 1fr)); }
-.panels svg { max-width: 480px; }
-.wide svg { max-width: 760px; }
+figure { margin: 16px 0 24px; } figure svg { display: block; max-width: 100%; height: auto; }
+.panels { display: grid; gap: 16px 28px; align-items: start; grid-template-columns: repeat(auto-fit, minmax(min(400px, 100%), 1fr)); }
+.wide svg { max-width: none; }
+details { margin: 12px 0 20px; } summary { cursor: pointer; color: var(--accent); }
 figcaption { color: var(--soft); font-size: 14px; margin-top: 6px; }
 nav { columns: 2 260px; margin: 16px 0 8px; font-size: 15px; } nav a { display: block; padding: 2px 0; color: var(--accent); text-decoration: none; }
 nav a:hover { text-decoration: underline; }
 pre { background: var(--tint); border: 1px solid var(--line); border-radius: 6px; padding: 12px 14px; overflow-x: auto; font: 13px/1.45 ui-monospace, SFMono-Regular, Menlo, monospace; }
-.cards { display: flex; flex-wrap: wrap; gap: 12px; margin: 20px 0; }
-.card { flex: 1 1 150px; border: 1px solid var(--line); border-radius: 8px; padding: 12px 16px; background: var(--tint); }
-.card b { display: block; font-size: 24px; color: var(--accent); } .card span { color: var(--soft); font-size: 14px; }
+.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(max(150px, 30%), 1fr)); gap: 12px; margin: 20px 0; }
+.card { border: 1px solid var(--line); border-radius: 8px; padding: 12px 16px; background: var(--tint); }
+.card b { display: block; font-size: 22px; white-space: nowrap; color: var(--accent); } .card span { color: var(--soft); font-size: 14px; }
 """
 
 
@@ -76,15 +76,19 @@ class Table:
     strong: frozenset[int] = frozenset()
     wrapped: bool = False
     """Cells hold sentences, which may take several lines."""
+    folded: str = ""
+    """A long table that a reader opens by clicking on this line."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Figure:
-    """SVG drawings under one caption, side by side where there is room. `name` is that of their files beside the Markdown."""
+    """SVG drawings under one caption, side by side where there is room; `wide` ones keep their size and scroll on a phone.
+    `name` is that of their files beside the Markdown."""
 
     name: str
     drawings: Sequence[str]
     caption: str
+    wide: bool = False
 
     def files(self) -> dict[str, str]:
         """File name to drawing."""
@@ -137,11 +141,16 @@ def _markdown(block: Block) -> str:
             return f"*{text}*" if note else text
         case Cards(cards):
             return "\n".join(f"- **{figure}** {what}" for figure, what in cards)
-        case Table(header, rows, strong):
+        case Table(header, rows, strong, _, folded):
             lines = [header, ["---", *["---:"] * (len(header) - 1)]]
             lines += [[f"**{cell}**" if i in strong else cell for cell in row] for i, row in enumerate(rows)]
-            return "\n".join(f"| {' | '.join(_cell(cell) for cell in line)} |" for line in lines)
-        case Figure(_, _, caption):
+            table = "\n".join(f"| {' | '.join(_cell(cell) for cell in line)} |" for line in lines)
+            return (
+                f"<details><summary>{html.escape(folded)}</summary>\n\n{table}\n\n</details>"
+                if folded
+                else table
+            )
+        case Figure(_, _, caption, _):
             images = " ".join(f"![{caption}]({file})" for file in block.files())
             return f"{images}\n\n*{caption}*"
         case Code(text):
@@ -190,7 +199,7 @@ def _html(block: Block) -> str:
                 for f, w in cards
             )
             return f'<div class="cards">{inner}</div>'
-        case Table(header, rows, strong, wrapped):
+        case Table(header, rows, strong, wrapped, folded):
             head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
             lines = "\n".join(
                 f"<tr{' class=strong' if i in strong else ''}>"
@@ -198,14 +207,16 @@ def _html(block: Block) -> str:
                 + "</tr>"
                 for i, row in enumerate(rows)
             )
-            return f'<div class="scroll"><table{" class=wrapped" if wrapped else ""}><thead><tr>{head}</tr></thead><tbody>\n{lines}\n</tbody></table></div>'
-        case Figure(_, drawings, caption):
+            opening = "<table class=wrapped>" if wrapped else "<table>"
+            table = f'<div class="scroll">{opening}<thead><tr>{head}</tr></thead><tbody>\n{lines}\n</tbody></table></div>'
+            return f"<details><summary>{html.escape(folded)}</summary>{table}</details>" if folded else table
+        case Figure(_, drawings, caption, wide):
             label = html.escape(caption)
             inner = "".join(
                 drawing[drawing.index("<svg") :].replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
                 for drawing in drawings
             )
-            layout = "wide" if len(drawings) == 1 else "panels"
+            layout = "wide scroll" if wide else "panels"
             return f'<figure><div class="{layout}">{inner}</div><figcaption>{label}</figcaption></figure>'
         case Code(text):
             return f"<pre>{html.escape(text)}</pre>"

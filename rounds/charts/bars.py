@@ -4,24 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from rounds.charts.canvas import INK, PANEL, WIDE, canvas, svg
+from rounds.charts.canvas import INK, PANEL, canvas, svg
 
 ROW = 0.36
 """Inches of a horizontal bar with the space around it."""
-
-
-def counts(bars: Mapping[str, int], *, colour: str, xlabel: str) -> str:
-    """Counts as horizontal bars, largest first, each labelled with its number and share."""
-    ordered = sorted(bars.items(), key=lambda item: item[1])
-    total = max(1, sum(bars.values()))
-    figure, axes = canvas(WIDE, 0.8 + ROW * max(1, len(ordered)))
-    axes.barh([spaced(name) for name, _ in ordered], [n for _, n in ordered], color=colour, height=0.62)
-    for row, (_, count) in enumerate(ordered):
-        axes.text(count, row, f"  {count:,} ({count / total:.1%})", va="center", fontsize=9, color=INK)
-    axes.set_xlim(0, 1.25 * max([1, *bars.values()]))
-    axes.grid(visible=False)
-    axes.set_xlabel(xlabel)
-    return svg(figure)
+LEGEND_COLUMNS = 3
 
 
 def columns(title: str, bars: Mapping[str, int], *, colours: Sequence[str], xlabel: str) -> str:
@@ -42,36 +29,45 @@ def columns(title: str, bars: Mapping[str, int], *, colours: Sequence[str], xlab
 
 
 def parts(
-    rows: Mapping[str, Mapping[str, float]], *, colours: Mapping[str, str], xlabel: str, percent: bool = False
+    title: str,
+    rows: Mapping[str, Mapping[str, float]],
+    *,
+    colours: Mapping[str, str],
+    xlabel: str = "",
+    percent: bool = False,
 ) -> str:
-    """Rows from top to bottom, each a bar of its parts in the order of `colours`, whose names stand above; with `percent`
-    every row is as long as the others, and parts are its shares."""
+    """One panel: rows from top to bottom, each a bar of its parts in the order of `colours`, which are named below; with
+    `percent` every row is as long as the others, and parts are its shares."""
     from matplotlib.patches import Patch
 
-    figure, axes = canvas(WIDE, 1.1 + ROW * len(rows))
-    totals = {row: sum(values.values()) or 1.0 for row, values in rows.items()}
-    longest = 100.0 if percent else max(totals.values(), default=1.0)
+    used = [name for name in colours if any(values.get(name) for values in rows.values())]
+    legend_rows = -(-len(used) // LEGEND_COLUMNS)
+    figure, axes = canvas(PANEL[0], 0.95 + ROW * len(rows) + 0.2 * legend_rows, title=title)
+    totals = {row: sum(values.values()) for row, values in rows.items()}
+    longest = 100.0 if percent else max([*totals.values(), 1e-9])
+    digits = 0 if longest >= 10 else 1
     for at, (row, values) in enumerate(rows.items()):
         left = 0.0
         for name, colour in colours.items():
-            width = values.get(name, 0.0) * (100 / totals[row] if percent else 1)
-            axes.barh(at, width, left=left, color=colour, height=0.68, edgecolor="white", linewidth=0.8)
-            if width > 0.06 * longest:
-                text = f"{width:.0f}%" if percent else f"{width:,.0f}"
+            width = values.get(name, 0.0) * (100 / (totals[row] or 1) if percent else 1)
+            axes.barh(at, width, left=left, color=colour, height=0.7, edgecolor="white", linewidth=0.8)
+            if width > 0.08 * longest:
+                text = f"{width:.{digits}f}{'%' if percent else ''}"
                 axes.text(left + width / 2, at, text, ha="center", va="center", fontsize=9, color="white")
             left += width
         if not percent:
-            axes.text(left, at, f"  {left:,.0f}", va="center", fontsize=9, color=INK)
+            axes.text(left, at, f"  {left:.{digits}f}", va="center", fontsize=9, color=INK)
     axes.set_yticks(range(len(rows)), list(rows))
-    axes.invert_yaxis()
-    axes.set_xlim(0, longest * (1.0 if percent else 1.12))
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_xlim(0, longest * (1.0 if percent else 1.15))
+    axes.set_xticks([])
+    axes.spines["bottom"].set_visible(False)
     axes.grid(visible=False)
     axes.set_xlabel(xlabel)
-    used = [name for name in colours if any(values.get(name) for values in rows.values())]
-    axes.legend(
-        handles=[Patch(color=colours[name], label=spaced(name)) for name in used], ncols=max(1, len(used)), frameon=False,
-        loc="lower left", bbox_to_anchor=(-0.01, 0.98), fontsize=9.5, handlelength=0.9, handleheight=0.9,
-        handletextpad=0.5, columnspacing=1.4, labelcolor=INK, borderpad=0,
+    figure.legend(
+        handles=[Patch(color=colours[name], label=spaced(name)) for name in used], ncols=LEGEND_COLUMNS, frameon=False,
+        loc="outside lower left", fontsize=9.5, handlelength=0.9, handleheight=0.9, handletextpad=0.5, columnspacing=1.4,
+        labelcolor=INK, borderpad=0,
     )  # fmt: skip
     return svg(figure)
 

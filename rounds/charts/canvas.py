@@ -34,7 +34,7 @@ RIGHT, WRONG, FAILED = "#4575b4", "#d73027", "#7b8494"
 PANEL = (4.6, 2.9)
 """Inches of a panel, of which two stand side by side on a wide screen and one on a phone."""
 WIDE = 7.6
-"""Inches of a drawing that stands alone."""
+"""Inches of a drawing that needs the whole width; on a phone it scrolls."""
 
 
 def canvas(width: float, height: float, *, title: str = "") -> tuple[Figure, Axes]:

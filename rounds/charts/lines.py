@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 LABEL_GAP = 0.085
 """Between the names of two lines, as a share of the axis' height."""
+LOW = 0.06
+"""A share below which there is no room for its number between the point and the axis."""
+_BEHIND_TEXT = {"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.8}
 
 
 @dataclass(frozen=True)
@@ -58,8 +61,9 @@ def shares(title: str, lines: Sequence[Line], *, ticks: Mapping[int, str]) -> st
 
 
 def by_tokens(title: str, lines: Sequence[Line]) -> str:
-    """One panel: shares against tokens per problem, on a logarithmic axis, with bands where an interval is known."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+    """One panel: shares against tokens per problem, on a logarithmic axis, with bands where an interval is known. The last
+    line lies above the others, its band is the darkest."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     figure, axes = canvas(PANEL[0], PANEL[1] + 0.4, title=title)
     axes.set_xscale("log")
@@ -68,7 +72,7 @@ def by_tokens(title: str, lines: Sequence[Line]) -> str:
         banded = [p for p in line.points if p.low is not None and p.high is not None]
         axes.fill_between(
             [p.x for p in banded], [100 * (p.low or 0) for p in banded], [100 * (p.high or 0) for p in banded],
-            color=line.colour, alpha=0.13, linewidth=0,
+            color=line.colour, alpha=0.16 if line is lines[-1] else 0.08, linewidth=0,
         )  # fmt: skip
     least = min(min(p.share, p.share if p.low is None else p.low) for line in lines for p in line.points)
     _percent_axis(axes, max(0.0, math.floor(10 * least - 0.3) / 10))
@@ -76,9 +80,9 @@ def by_tokens(title: str, lines: Sequence[Line]) -> str:
     axes.set_xlim(0.8 * min(xs), 1.1 * max(xs))
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if max(xs) / min(xs) < 30 else (1,)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel("tokens per problem")
-    _end_labels(axes, lines, leaders=True)
+    _labels_in_a_column(axes, lines)
     return svg(figure)
 
 
@@ -95,7 +99,8 @@ def losses(title: str, steps: Sequence[int], values: Sequence[float], *, colour:
 def _draw(axes: Axes, line: Line) -> None:
     axes.plot(
         [point.x for point in line.points], [100 * point.share for point in line.points], line.dashes,
-        color=line.colour, linewidth=2.2 if line.dashes == "-" else 1.6, marker="o", markersize=4.5, zorder=3,
+        color=line.colour, linewidth=2.2 if line.dashes == "-" else 1.6, zorder=3,
+        marker="" if line.dashes == ":" and len(line.points) > 1 else "o", markersize=4.5,
     )  # fmt: skip
 
 
@@ -110,38 +115,53 @@ def _percent_axis(axes: Axes, least: float) -> None:
 
 def _numbers(axes: Axes, lines: Sequence[Line]) -> None:
     """Beside the points of numbered lines, on the side where the nearest other line is not; the ends have labels."""
-    for line in lines:
+    for place, line in enumerate(lines):
         for point in line.points[:-1] if line.numbered else ():
-            others = [p.share for other in lines if other is not line for p in other.points if p.x == point.x]
-            nearest = min(others, key=lambda share: abs(share - point.share), default=0.0)
-            edge = point.low if nearest > point.share else point.high
-            above = nearest <= point.share
-            if edge is None or abs(edge - point.share) > 0.2:
-                edge = point.share
+            others = [
+                (abs(p.share - point.share), p.share, other)
+                for other, another in enumerate(lines)
+                for p in another.points
+                if other != place and p.x == point.x
+            ]
+            _, nearest, other = min(others, default=(1.0, 0.0, place))
+            above = nearest < point.share or (nearest == point.share and place < other) or point.share < LOW
             axes.annotate(
-                f"{100 * point.share:.0f}", (point.x, 100 * edge), (0, 4 if above else -4), textcoords="offset points",
-                ha="center", va="bottom" if above else "top", fontsize=9, color=line.colour,
+                f"{100 * point.share:.0f}", (point.x, 100 * point.share), (0, 5 if above else -5), textcoords="offset points",
+                ha="center", va="bottom" if above else "top", fontsize=9, color=line.colour, zorder=4, bbox=_BEHIND_TEXT,
             )  # fmt: skip
 
 
-def _end_labels(axes: Axes, lines: Sequence[Line], *, leaders: bool = False) -> None:
-    """The lines' names and last numbers, in a column at the right; `leaders` join them to ends that are further left."""
-    drawn = [line for line in lines if line.points]
+def _end_labels(axes: Axes, lines: Sequence[Line]) -> None:
+    """Each line's name and last number to the right of its last point; lines that end together are told apart."""
     bottom, top = axes.get_ylim()
-    scale = top - bottom
-    ends = [100 * line.points[-1].share for line in drawn]
+    ends = sorted({line.points[-1].x for line in lines})
+    for x in ends:
+        together = [line for line in lines if line.points[-1].x == x]
+        heights = [100 * line.points[-1].share for line in together]
+        for line, height in zip(together, spread(heights, LABEL_GAP * (top - bottom)), strict=True):
+            axes.annotate(
+                _label(line), (x, height), (8, 0), textcoords="offset points", va="center", fontsize=9.5, color=line.colour,
+                fontweight=_weight(line), bbox=_BEHIND_TEXT,
+            )  # fmt: skip
+
+
+def _labels_in_a_column(axes: Axes, lines: Sequence[Line]) -> None:
+    """The same for lines that end anywhere: names at the right, joined to the ends by thin lines."""
+    bottom, top = axes.get_ylim()
     right = axes.get_xlim()[1]
-    for line, end, place in zip(drawn, ends, spread(ends, LABEL_GAP * scale), strict=True):
-        axes.text(
-            1.025, (place - bottom) / scale, f"{line.label} {end:.0f}", transform=axes.transAxes, va="center",
-            fontsize=9.5, color=line.colour, fontweight="bold" if line.dashes == "-" else "normal",
+    ends = [100 * line.points[-1].share for line in lines]
+    for line, end, height in zip(lines, ends, spread(ends, LABEL_GAP * (top - bottom)), strict=True):
+        axes.annotate(
+            _label(line), (right, height), (4, 0), textcoords="offset points", va="center", fontsize=9.5,
+            color=line.colour, fontweight=_weight(line), annotation_clip=False,
         )  # fmt: skip
-        if leaders:
-            axes.plot(
-                [line.points[-1].x, right],
-                [end, place],
-                color=line.colour,
-                linewidth=0.6,
-                alpha=0.6,
-                clip_on=False,
-            )
+        xs, ys = [line.points[-1].x, right], [end, height]
+        axes.plot(xs, ys, color=line.colour, linewidth=0.6, alpha=0.6, clip_on=False)
+
+
+def _label(line: Line) -> str:
+    return f"{line.label} {100 * line.points[-1].share:.0f}"
+
+
+def _weight(line: Line) -> str:
+    return "bold" if line.dashes == "-" else "normal"

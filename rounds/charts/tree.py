@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rounds.charts.canvas import FAILED, INK, LINE, SOFT, canvas, svg
+from rounds.charts.canvas import FAILED, INK, LINE, SOFT, WIDE, canvas, svg
 from rstar.steps import StepKind
 from rstar.tree import ROOT, TerminalReason, Tree
 
@@ -22,7 +22,7 @@ def tree_drawing(tree: Tree, best_path: Sequence[int] = ()) -> str:
 
     height = _heights(tree)
     rows = max(height.values())
-    figure, axes = canvas(9.0, max(2.6, min(9.0, 1.3 + 0.17 * rows)))
+    figure, axes = canvas(WIDE, max(2.6, min(9.0, 1.3 + 0.17 * rows)))
     best = {ROOT, *best_path}
     colours = mpl.colormaps[Q_COLOURS]
     for node_id, node in enumerate(tree.nodes):
@@ -100,6 +100,6 @@ def _key(axes: Axes) -> None:
         Line2D([], [], color=INK, linewidth=2, label="best verified solution"),
     ]
     axes.legend(
-        handles=entries, ncols=len(entries), frameon=False, loc="lower left", bbox_to_anchor=(-0.02, 1.0), fontsize=8.5,
+        handles=entries, ncols=4, frameon=False, loc="lower left", bbox_to_anchor=(-0.02, 1.0), fontsize=9.5,
         handletextpad=0.3, columnspacing=1.0, handlelength=1.2, labelcolor=INK,
     )  # fmt: skip

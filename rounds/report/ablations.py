@@ -7,7 +7,7 @@ selects among the samples of `scaling`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from policy.statistics import ALL_LEVELS
@@ -123,8 +123,8 @@ def _value_models(facts: RunFacts) -> list[Block]:
         Heading("What guides and selects", 3),
         Paragraph(
             "The same policy with another value model in the preference model's place. An ORM learns whether whole solutions are "
-            "right and selects among independent samples; a PQM regresses the Q-values of steps; a PPM learns only which of two "
-            "steps is better. Mind the tokens: more of them help whatever selects."
+            "right and selects among as many independent samples as the search's tokens pay for; a PQM regresses the Q-values of "
+            "steps; a PPM learns only which of two steps is better."
         ),
         Figure(
             "ablation-value",
@@ -138,13 +138,14 @@ def _value_models(facts: RunFacts) -> list[Block]:
 def _systems(facts: RunFacts) -> dict[str, Mapping[str, Any]]:
     """Value model to level to point: of a search with it, or else of the samples that it selects among."""
     found: dict[str, Mapping[str, Any]] = {}
+    num_trees = facts.summary(f"round{facts.last}/system").get("trees_per_problem")
     if table := facts.summary("scaling").get("equal_tokens"):
-        for name in VALUE_MODELS:
-            by_level = {
-                level: fair_budget(by_method[SELECTION])["baselines"] for level, by_method in table.items()
-            }
-            if name not in OURS and all(f"best:{name}" in baselines for baselines in by_level.values()):
-                found[name] = {level: baselines[f"best:{name}"] for level, baselines in by_level.items()}
+        baselines = {
+            level: _at(by_method[SELECTION], num_trees)["baselines"] for level, by_method in table.items()
+        }
+        for name in (name for name in VALUE_MODELS if name not in OURS):
+            if all(f"best:{name}" in row for row in baselines.values()):
+                found[name] = {level: row[f"best:{name}"] for level, row in baselines.items()}
     stages = {
         _variant(stage): stage
         for stage in facts.manifests
@@ -155,6 +156,11 @@ def _systems(facts: RunFacts) -> dict[str, Mapping[str, Any]]:
     if ours := facts.system(facts.last):
         found["ppm"] = {level: one[SELECTION] for level, one in ours.items()}
     return found
+
+
+def _at(rows: Sequence[Mapping[str, Any]], num_trees: int | None) -> Mapping[str, Any]:
+    """The point of `scaling` that spends what the full system does: that with as many trees."""
+    return next((row for row in rows if row["num_trees"] == num_trees), fair_budget(rows))
 
 
 def _variant(stage: str) -> str:

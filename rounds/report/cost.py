@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from rounds.artifact import Manifest
 from rounds.charts.bars import parts
-from rounds.charts.canvas import INK, ORM, POLICY, PPM, SEARCH
+from rounds.charts.canvas import ORM, PAPER, POLICY, PPM, SEARCH
 from rounds.page import Block, Figure, Heading, Paragraph, Table
 from rounds.report.facts import RunFacts, titled
 
-KINDS = {"search": INK, "policy": POLICY, "preference model": PPM, "evaluation": SEARCH, "ablations": ORM}
+KINDS = {"search": SEARCH, "policy": POLICY, "preference model": PPM, "evaluation": PAPER, "ablations": ORM}
 """Parts of a bar and their colours."""
 _KIND_OF = {
     "sft_set": "policy",
@@ -40,10 +40,13 @@ def cost_section(facts: RunFacts) -> list[Block]:
         ),
         Figure(
             "cost",
-            [parts(bars, colours=KINDS, xlabel="minutes" if minutes == 60 else "seconds")],
+            [parts("minutes" if minutes == 60 else "seconds", bars, colours=KINDS)],
             "Time by round and by what it went into.",
         ),
-        Table(["stage", "time", "tokens", "tokens/s", "joules"], [_line(name, one) for name, one in stages.items()]),
+        Table(
+            ["stage", "time", "tokens", "tokens/s", "joules"], [_line(name, one) for name, one in stages.items()],
+            folded=f"All {len(stages)} stages",
+        ),
     ]  # fmt: skip
 
 

@@ -37,10 +37,10 @@ METHODS = {
 """Ways to select an answer that are shown, and which answer they take."""
 SAMPLES = {
     "majority": ("majority vote", VOTE),
-    "best:orm": ("best of N, ORM", ORM),
-    "best:pqm": ("best of N, PQM", PQM),
-    "best:ppm": ("best of N, PPM", PPM),
-    "weighted_vote:ppm": ("weighted vote, PPM", INK),
+    "best:orm": ("best of N by ORM", ORM),
+    "best:pqm": ("best of N by PQM", PQM),
+    "best:ppm": ("best of N by PPM", PPM),
+    "weighted_vote:ppm": ("vote weighted by PPM", INK),
 }
 """Ways to use independent samples of the policy that the search is compared with at equal tokens, of those evaluated."""
 GREEDY = "greedy"
@@ -121,7 +121,7 @@ def scaling_section(facts: RunFacts) -> list[Block]:
         heading,
         Paragraph(
             "Whoever samples more is right more often, so methods are compared by what they make of the same number of tokens. "
-            f"{_verdicts(budgets)}"
+            f"{_opening(budgets)}"
         ),
         Figure(
             "scaling",
@@ -167,25 +167,32 @@ def _sampling(row: Mapping[str, Any]) -> list[str]:
 
 def _shown(row: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
     """Baselines of a row, in the order of the page: key to (name, colour)."""
-    shown = {GREEDY: ("greedy, one sample", POLICY), **SAMPLES}
+    shown = {GREEDY: ("greedy", POLICY), **SAMPLES}
     return {name: text for name, text in shown.items() if name in row["baselines"]}
 
 
-def _verdicts(budgets: Mapping[str, Mapping[str, Any]]) -> str:
-    """One sentence per level."""
-    sentences = []
-    for level, row in budgets.items():
-        by_verdict: dict[str, list[str]] = {}
-        for name, (text, _) in _shown(row).items():
-            one = row["baselines"][name]
-            by_verdict.setdefault(verdict(one["difference_low"], one["difference_high"]), []).append(text)
-        said = [
-            f"{word} {'from' if word == 'not told apart' else 'of'} {listed(by_verdict[word])}"
-            for word in ("ahead", "behind", "not told apart")
-            if word in by_verdict
-        ]
-        sentences.append(f"{titled(level).capitalize()}: search is {'; '.join(said)}.")
-    return " ".join(sentences)
+def _opening(budgets: Mapping[str, Mapping[str, Any]]) -> str:
+    """The verdict over all levels as a sentence."""
+    said = [f"{word} {listed(names)}" for word, names in _verdicts(budgets[ALL_LEVELS]).items() if names]
+    return f"Over all levels, search is {'; '.join(said)}."
+
+
+def _verdicts(row: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Verdict, as it stands before what it is about, to the baselines that it is about."""
+    found: dict[str, list[str]] = {"ahead of": [], "not told apart from": [], "behind": []}
+    for name, (text, _) in _shown(row).items():
+        one = row["baselines"][name]
+        word = verdict(one["difference_low"], one["difference_high"])
+        found[next(key for key in found if key.startswith(word))].append(text)
+    return found
+
+
+def _verdict_table(budgets: Mapping[str, Mapping[str, Any]]) -> Table:
+    rows = [
+        [titled(level), *("; ".join(names) or "–" for names in _verdicts(row).values())]
+        for level, row in budgets.items()
+    ]
+    return Table(["search is", "ahead of", "not told apart from", "behind"], rows, wrapped=True)
 
 
 def _curves(level: Mapping[str, Any]) -> list[Line]:
@@ -245,7 +252,7 @@ def _comparisons(table: Mapping[str, Any]) -> Table:
                 cells.append(f"{text}{mark} {verdict(one['difference_low'], one['difference_high'])}")
             rows.append([level, str(row["num_trees"]), f"{row['tokens']:,.0f}", accuracy_text(row), *cells])
     header = ["level", "trees", "tokens", "MCTS + PPM", *(f"over {text}" for text, _ in names.values())]
-    return Table(header, rows)
+    return Table(header, rows, folded="Every level and number of trees")
 
 
 def _exhausted_note(table: Mapping[str, Any]) -> list[Block]:

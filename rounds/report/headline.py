@@ -28,9 +28,10 @@ def headline_section(facts: RunFacts) -> list[Block]:
         for level, one in trained.items()
         if level in base
     ]  # fmt: skip
-    shares = [f"{coverage(facts.summary(f'round{index}/search'))[ALL_LEVELS]:.0%}" for index in facts.rounds]
-    when = "in round 1" if facts.last == 1 else f"in rounds 1 to {facts.last}"
-    cards.append((" → ".join(shares), f"of training problems solved by search {when}"))
+    ends = sorted({1, facts.last})
+    shares = [f"{coverage(facts.summary(f'round{index}/search'))[ALL_LEVELS]:.0%}" for index in ends]
+    rounds = " → ".join(f"round {index}" for index in ends)
+    cards.append((" → ".join(shares), f"of the training problems solved by search, {rounds}"))
     if system := facts.system(facts.last):
         share = system[ALL_LEVELS][SELECTION]["accuracy"]
         cards.append(

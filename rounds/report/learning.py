@@ -95,8 +95,8 @@ def policy_section(facts: RunFacts) -> list[Block]:
     return [
         Heading("What the policy learned"),
         Paragraph(
-            f"On {base.num_problems} held-out problems that no round has seen, the policy alone {change(base.rate, last.rate)} "
-            f"from the base model to r{facts.last}. It has one attempt per problem and always takes its likeliest next token "
+            f"From the base model to r{facts.last}, the share of {base.num_problems} held-out problems that the policy solves alone "
+            f"{change(base.rate, last.rate)}; no round has seen these problems. It has one attempt per problem and always takes its likeliest next token "
             "(greedy pass@1): no search helps it here, so the gain is what training has put into the model."
         ),
         Figure(
@@ -145,7 +145,7 @@ def _training(facts: RunFacts) -> list[Block]:
         Heading("What it was trained on", 3),
         Paragraph(
             "Each round trains the base model anew, on the verified solutions with the highest mean Q-value of each problem; "
-            f"the loss is over the policy's own tokens only. Left out in round {facts.last}: {reasons or 'nothing'}."
+            f"the loss is over the policy's own tokens only. Left out in round {facts.last}, by reason: {reasons or 'nothing'}."
         ),
         Table(["policy", "examples", "policy tokens", "steps", "loss"], rows),
         Figure(

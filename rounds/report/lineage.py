@@ -31,21 +31,21 @@ def lineage_section(facts: RunFacts) -> list[Block]:
             f"{_contamination(facts)}"
         ),
         Table(
-            ["model", "trained from", "on", "hash of the data", "seed", "hash of the weights"], _models(facts)
+            ["model", "trained from", "on", "hash of the data", "hash of the weights", "seed"], _models(facts)
         ),
-        Heading("All stages", 3),
         Paragraph(
             "A fingerprint covers a stage's settings, its seed and the fingerprints of its inputs: equal fingerprints, equal "
-            "results."
+            "results. The base model's hash covers its configuration, too.",
+            note=True,
         ),
-        Table(["stage", "fingerprint", "seed", "inputs"], stages),
+        Table(["stage", "fingerprint", "seed", "inputs"], stages, folded=f"All {len(stages)} stages"),
         Paragraph(versions, note=True),
     ]
 
 
 def _models(facts: RunFacts) -> list[list[str]]:
     base = facts.manifests["round1/policy"].inputs["base"]
-    rows = [["base", "–", "–", "–", "–", f"{base[:SHOWN]} (with its configuration)"]]
+    rows = [["base", "–", "–", "–", base[:SHOWN], "–"]]
     for index in facts.rounds:
         sft_set, policy, pairs, ppm = (
             facts.manifests[f"round{index}/{stage}"] for stage in ("sft_set", "policy", "pairs", "ppm")
@@ -53,8 +53,8 @@ def _models(facts: RunFacts) -> list[list[str]]:
         examples = f"{sft_set.summary['examples']:,} solutions of round {index}'s search"
         num_pairs = f"{sum(pairs.summary['pairs'].values()):,} pairs of round {index}'s search"
         rows += [
-            [f"r{index}", "base", examples, data_hash(sft_set), str(policy.seed), _weights(policy)],
-            [f"PPM r{index}", f"r{index}", num_pairs, data_hash(pairs), str(ppm.seed), _weights(ppm)],
+            [f"r{index}", "base", examples, data_hash(sft_set), _weights(policy), str(policy.seed)],
+            [f"PPM r{index}", f"r{index}", num_pairs, data_hash(pairs), _weights(ppm), str(ppm.seed)],
         ]
     return rows
 

@@ -8,7 +8,7 @@ from typing import Any
 from policy.statistics import ALL_LEVELS
 from ppm.groups import MARGIN_BIN, PairKind
 from rounds import published
-from rounds.charts.bars import columns, counts
+from rounds.charts.bars import columns
 from rounds.charts.canvas import CEILING, INK, PAPER, PPM
 from rounds.charts.lines import Line, Point, losses, shares
 from rounds.page import Block, Figure, Heading, Paragraph, Table
@@ -92,11 +92,6 @@ def _pairs(facts: RunFacts, last: Mapping[str, Any]) -> list[Block]:
             [Table(["left out", *(reason.replace("_", " ") for reason in reasons)], left_out)]
             if reasons
             else []
-        ),
-        Figure(
-            "pairs-dropped",
-            [counts(last["dropped"], colour=PPM, xlabel="trees, prefixes or pairs")],
-            f"Why trees, prefixes and pairs were left out in round {facts.last}.",
         ),
     ]
 

@@ -33,6 +33,7 @@ def samples_section(facts: RunFacts) -> list[Block]:
                 [tree_drawing(tree, best.node_ids)],
                 f"{tree.name}: {tree.num_rollouts} rollouts, {len(tree.nodes) - 1} steps. Colour is the Q-value: the mean of the "
                 "answers reached through a step, right +1, wrong -1.",
+                wide=True,
             ),
             Paragraph("The best verified solution, as the next policy learns it:"),
             Code(best.text),

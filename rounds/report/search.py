@@ -41,14 +41,15 @@ def search_section(facts: RunFacts) -> list[Block]:
         ),
         Figure(
             "ends",
-            [parts({name: _ends(one) for name, one in found.items()}, colours=ENDS, xlabel="share of ended paths, %", percent=True)],
-            "Why paths ended, by round. Code errors: no candidate step ran; max depth: too long; unparsable: not in the step "
-            "format; context overflow: a step or a solution was too long.",
-        ),
-        Figure(
-            "verdicts",
-            [parts({name: one["verdicts"] for name, one in found.items()}, colours=verdicts, xlabel="share of distinct steps, %", percent=True)],
-            "How the steps' programs ended in the sandbox, by round.",
+            [
+                parts("why paths ended", {name: _ends(one) for name, one in found.items()}, colours=ENDS, percent=True),
+                parts(
+                    "how steps' programs ended", {name: one["verdicts"] for name, one in found.items()},
+                    colours=verdicts, percent=True,
+                ),
+            ],
+            "By round. Code errors: no candidate step ran; max depth: too many steps; unparsable: not in the step format; context "
+            "overflow: too many tokens. Right: what the sandbox said of every distinct step.",
         ),
         Figure(
             "shape",

@@ -44,7 +44,9 @@ class Browser:
         self.events: list[dict[str, Any]] = []
         """All that the browser told unasked, in order."""
         (tab,) = [one for one in self.call("Target.getTargets")["targetInfos"] if one["type"] == "page"]
-        self._session = self.call("Target.attachToTarget", targetId=tab["targetId"], flatten=True)["sessionId"]
+        self._session = self.call("Target.attachToTarget", targetId=tab["targetId"], flatten=True)[
+            "sessionId"
+        ]
         for domain in ("Page", "Network", "Runtime", "Log"):
             self.call(f"{domain}.enable")
 
@@ -74,7 +76,13 @@ class Browser:
 
     def open(self, page: Path, *, width: int, height: int = 900) -> None:
         """Load a file in a window of so many CSS pixels and wait until all of it is there."""
-        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600)
+        self.call(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=width < 600,
+        )
         self.events.clear()
         self.call("Page.navigate", url=page.as_uri())
         while not any(event["method"] == "Page.loadEventFired" for event in self.events):
@@ -88,7 +96,11 @@ class Browser:
 
     def requests(self) -> list[str]:
         """Addresses that the page has asked for since it was opened, its own among them."""
-        return [event["params"]["request"]["url"] for event in self.events if event["method"] == "Network.requestWillBeSent"]
+        return [
+            event["params"]["request"]["url"]
+            for event in self.events
+            if event["method"] == "Network.requestWillBeSent"
+        ]
 
     def screenshot(self, path: Path) -> None:
         """The whole page as PNG, however long."""

@@ -234,7 +234,7 @@ def sample_tree() -> Tree:
             visit_count=2,
             value_sum=2 * value,
             text="# step\nx = 1\n<end_of_step>",
-            kind=StepKind.STEP_CODE,
+            kind=StepKind.CODE,
             **more,
         )
         tree.nodes.append(node)

@@ -34,11 +34,15 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 def test_the_page_asks_for_nothing_but_itself_and_reports_no_error(page: Path, browser: Browser) -> None:
     browser.open(page, width=DESK)
     assert browser.requests() == [page.as_uri()]
-    assert [event for event in browser.events if event["method"] in ("Log.entryAdded", "Runtime.exceptionThrown")] == []
+    assert [
+        event for event in browser.events if event["method"] in ("Log.entryAdded", "Runtime.exceptionThrown")
+    ] == []
 
 
 @pytest.mark.parametrize("width", [DESK, PHONE])
-def test_nothing_is_wider_than_the_window_but_tables_in_their_own_scroll(page: Path, browser: Browser, width: int) -> None:
+def test_nothing_is_wider_than_the_window_but_tables_in_their_own_scroll(
+    page: Path, browser: Browser, width: int
+) -> None:
     browser.open(page, width=width)
     assert browser.evaluate("document.documentElement.scrollWidth") <= width
     outside = (
@@ -49,7 +53,9 @@ def test_nothing_is_wider_than_the_window_but_tables_in_their_own_scroll(page: P
 
 
 @pytest.mark.parametrize("width", [DESK, PHONE])
-def test_every_figure_is_painted_whole_and_large_enough_to_read(page: Path, browser: Browser, width: int) -> None:
+def test_every_figure_is_painted_whole_and_large_enough_to_read(
+    page: Path, browser: Browser, width: int
+) -> None:
     browser.open(page, width=width)
     expected = sum(len(block.drawings) for block in report(run_facts()).blocks if isinstance(block, Figure))
     drawings = browser.evaluate(
@@ -71,7 +77,10 @@ def test_every_table_and_every_section_of_the_contents_is_there(page: Path, brow
     assert browser.evaluate("[...document.querySelectorAll('table')].map(t => t.tBodies[0].rows.length)") == [
         len(table.rows) for table in tables
     ]
-    assert browser.evaluate("[...document.querySelectorAll('table')].every(t => t.getBoundingClientRect().height > 20)")
+    browser.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true; })")
+    assert browser.evaluate(
+        "[...document.querySelectorAll('table')].every(t => t.getBoundingClientRect().height > 20)"
+    )
     targets = "[...document.querySelectorAll('nav a')].map(a => document.querySelector(a.getAttribute('href'))?.textContent)"
     titles = browser.evaluate("[...document.querySelectorAll('h2')].map(h => h.textContent)")
     assert browser.evaluate(targets) == titles

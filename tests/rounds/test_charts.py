@@ -31,12 +31,10 @@ DRAWINGS: dict[str, Callable[[], str]] = {
     "tokens, one point": lambda: lines.by_tokens("easy", [Line(label="x", colour=SEARCH, points=[Point(90, 1.0)])]),
     "losses": lambda: lines.losses("r1", [1, 2, 3], [3.0, 2.0, 1.5], colour=SEARCH, ylabel="nats"),
     "one loss": lambda: lines.losses("r1", [1], [0.5], colour=SEARCH, ylabel="nats"),
-    "counts": lambda: bars.counts({"answered": 90, "code_errors": 10}, colour=SEARCH, xlabel="nodes"),
-    "no counts": lambda: bars.counts({}, colour=SEARCH, xlabel="nodes"),
     "columns": lambda: bars.columns("depth", {"1": 12_345, "2": 0}, colours=[SEARCH, PAPER], xlabel="depth"),
     "no columns": lambda: bars.columns("depth", {}, colours=[], xlabel="depth"),
-    "parts": lambda: bars.parts({"a": {"x": 1, "y": 2}, "b": {"y": 3}}, colours={"x": SEARCH, "y": PAPER}, xlabel="s"),
-    "no parts": lambda: bars.parts({"a": {}}, colours={"x": SEARCH}, xlabel="%", percent=True),
+    "parts": lambda: bars.parts("t", {"a": {"x": 1, "y": 2}, "b": {"y": 3}}, colours={"x": SEARCH, "y": PAPER}, xlabel="s"),
+    "no parts": lambda: bars.parts("t", {"a": {}}, colours={"x": SEARCH}, percent=True),
     "estimates": lambda: intervals.shares("easy", ROWS),
     "differences": lambda: intervals.differences("easy", ROWS, reach=0.3, behind="worse", ahead="better"),
     "tree": lambda: tree_drawing(sample_tree(), [1, 4, 6]),
@@ -72,4 +70,6 @@ def test_labels_stand_apart_in_the_order_of_what_they_name_and_in_the_mean_where
 
 @given(st.lists(st.integers(0, 10), unique=True, max_size=8))
 def test_labels_that_stand_apart_stay_where_they_are(positions: list[int]) -> None:
-    assert spread([10.0 * position for position in positions], 9) == [10.0 * position for position in positions]
+    assert spread([10.0 * position for position in positions], 9) == [
+        10.0 * position for position in positions
+    ]

@@ -70,6 +70,10 @@ def test_a_written_page_brings_its_figures_along(tmp_path: Path) -> None:
 
 def test_a_heading_can_be_linked_to_whatever_it_holds() -> None:
     page = Collector()
-    page.feed(to_html(Page(title="T", subtitle="", blocks=[Heading("Search & sampling, at 100%"), Heading("below", 3)])))
+    page.feed(
+        to_html(
+            Page(title="T", subtitle="", blocks=[Heading("Search & sampling, at 100%"), Heading("below", 3)])
+        )
+    )
     assert page.links == ["#search-sampling-at-100"]
     assert page.ids == ["search-sampling-at-100", "below"]
