@@ -19,6 +19,7 @@ from typing import Any
 
 from rich.console import Console
 
+from ppm.config import Objective
 from rounds.artifact import hash_model
 from rounds.driver import ExternalInput, Stage
 from rounds.evaluation import evaluation_seed, make_scaling, make_system_evaluation
@@ -26,7 +27,7 @@ from rounds.pools import file_hashes, make_problems
 from rounds.recipe import EMBEDDED, RoundRecipe
 from rounds.reporting import make_report
 from rounds.searching import EARLIER, make_evaluation, make_search
-from rounds.training import make_pairs, make_policy, make_ppm, make_sft_set
+from rounds.training import earlier_pairs, make_pairs, make_policy, make_ppm, make_sft_set
 from rstar.config import Guidance, SearchConfig, greedy, require, to_plain
 
 _SPEED_ONLY = {
@@ -159,12 +160,17 @@ def _round(
         inputs={"search": search, "base": base},
         work=partial(make_pairs, recipe),
     )
+    drawn_from: dict[str, Stage | ExternalInput] = {"pairs": pairs, "policy": policy}
+    if recipe.earlier_pairs:
+        drawn_from |= {earlier_pairs(index): one.pairs for index, one in enumerate(before, 1)}
+    if recipe.ppm.objective is not Objective.PPM:
+        drawn_from["search"] = search
     ppm = Stage(
         name=f"{here}/ppm",
         purpose="the policy trained to tell them apart",
         settings={"ppm": _decisive(recipe, "ppm")},
         seed=recipe.stage_seed("ppm"),
-        inputs={"pairs": pairs, "policy": policy},
+        inputs=drawn_from,
         work=partial(make_ppm, recipe),
     )
     evaluation = Stage(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,9 @@ from typing import Any
 from policy.sft_sets import sft_set
 from policy.sft_table import read_examples
 from policy.sft_table import to_table as examples_table
-from ppm.groups import PairReport
+from ppm.config import Objective
+from ppm.groups import LabelledGroup, PairKind, PairReport
+from ppm.labels import labelled_set
 from ppm.pair_table import read_groups
 from ppm.pair_table import to_table as pairs_table
 from ppm.pairs import pair_set
@@ -90,16 +92,8 @@ def make_policy(recipe: RoundRecipe, folder: Path, inputs: Mapping[str, Path]) -
 
 def make_pairs(recipe: RoundRecipe, folder: Path, inputs: Mapping[str, Path]) -> dict[str, Any]:
     """The round's preference pairs, and what became of its trees."""
-    from rstar.backends.loading import read_tokenizer
-
-    tokenizer = read_tokenizer(inputs["base"])
-    made = pair_set(
-        Store(inputs["search"] / STORE).trees(recipe.round_index),
-        config=recipe.pairs,
-        format=FORMATS[recipe.prompt_format],
-        encode=partial(tokenizer.encode, add_special_tokens=False),
-        max_output_chars=recipe.search.max_output_chars,
-    )
+    trees = Store(inputs["search"] / STORE).trees(recipe.round_index)
+    made = pair_set(trees, **_reading(recipe, inputs["base"]))
     with_pairs = {group.problem_id for group in made.groups}
     if len(with_pairs) < MIN_PROBLEMS:
         raise StageError(
@@ -136,17 +130,36 @@ def _reasons(report: PairReport) -> str:
     )
 
 
+def earlier_pairs(round_index: int) -> str:
+    """Name of the input with the pairs of an earlier round."""
+    return f"pairs{round_index}"
+
+
 def make_ppm(recipe: RoundRecipe, folder: Path, inputs: Mapping[str, Path]) -> dict[str, Any]:
-    """Train a preference model on the pairs, from the round's policy; measure it on those held out."""
+    """Train a preference model on the pairs, or a baseline on labels of the trees (the input `search`), from the round's
+    policy; measure it on the round's own pairs held out."""
     from ppm.evaluate import pair_accuracy
     from ppm.model import load
     from ppm.train import split, train
 
     energy = EnergyMeter()
     config, seed = recipe.ppm, recipe.stage_seed("ppm")
-    groups = read_groups(inputs["pairs"] / STORE, recipe.round_index)
-    result = train(groups, base=inputs["policy"], out=folder, config=config, seed=seed)
+    own = read_groups(inputs["pairs"] / STORE, recipe.round_index)
+    groups = list(own)
+    for index in range(1, recipe.round_index):
+        if (name := earlier_pairs(index)) in inputs:
+            groups += read_groups(inputs[name] / STORE, index)
+    labelled: Sequence[LabelledGroup] = ()
+    if config.objective is not Objective.PPM:
+        trees = Store(inputs["search"] / STORE).trees(recipe.round_index)
+        reading = _reading(recipe, inputs["policy"])
+        labelled = labelled_set(trees, objective=config.objective, **reading).groups
+    result = train(groups, base=inputs["policy"], out=folder, config=config, seed=seed, labelled=labelled)
     _, held_out = split(groups, share=config.held_out_share, seed=seed)
+    spared = {group.problem_id for group in held_out}
+    held_out = [group for group in own if group.problem_id in spared] or held_out
+    if config.objective is Objective.ORM:
+        held_out = [group for group in held_out if group.kind is PairKind.FINAL]
     found = pair_accuracy(load(folder), held_out, sharing=config.sharing, max_length=config.max_length)
     return {
         "objective": str(config.objective),
@@ -162,6 +175,18 @@ def make_ppm(recipe: RoundRecipe, folder: Path, inputs: Mapping[str, Path]) -> d
         "losses": list(result.losses),
         "logging_steps": config.logging_steps,
         "joules": energy.joules(),
+    }
+
+
+def _reading(recipe: RoundRecipe, model: Path) -> dict[str, Any]:
+    """How the trees of the round are read, for what is drawn from them; `model` has the tokenizer."""
+    from rstar.backends.loading import read_tokenizer
+
+    return {
+        "config": recipe.pairs,
+        "format": FORMATS[recipe.prompt_format],
+        "encode": partial(read_tokenizer(model).encode, add_special_tokens=False),
+        "max_output_chars": recipe.search.max_output_chars,
     }
 
 

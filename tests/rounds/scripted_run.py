@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from unittest import mock
 
-from rounds import driver, searching
+from rounds import driver, evaluation, searching
 from rounds.artifact import Manifest, finish
 from rounds.recipe import load_rounds
 from rounds.stages import stages_by_round
@@ -34,6 +34,7 @@ sft_set: {max_tokens: 512}
 sft: {epochs: 1, learning_rate: 1.0e-4, global_batch_size: 8, max_length: 512, num_threads: 1}
 pairs: {min_edit_distance: 1, max_tokens: 512}
 ppm: {learning_rate: 1.0e-4, global_batch_size: 16, max_length: 512, num_threads: 1}
+evaluation: {search: {num_rollouts: 1, num_candidates: 2}, max_trajectories: 2, num_samples: 2}
 rounds:
   1: {}
   2: {unsolved: {num_rollouts: [4]}}
@@ -61,15 +62,16 @@ def main(folder: Path, kill_in: str) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         finish(stage_folder, manifest)
 
-    def scripted_value(_: Path) -> ScriptedValue:
+    def scripted_value(*_: object) -> ScriptedValue:
         return ScriptedValue(lambda text: (len(text) % 7 - 3) / 3)
 
     with (
         mock.patch.object(campaign, "open_engines", scripted_engines),
         mock.patch.object(searching, "value_model", scripted_value),
+        mock.patch.object(evaluation, "value_model", scripted_value),
         mock.patch.object(driver, "finish", finish_or_die),
     ):
-        for stages in stages_by_round(load_rounds(recipe)):
+        for stages in stages_by_round(load_rounds(recipe), complete=True):
             driver.run_stages(folder / "run", stages, lambda *_: None)
 
 

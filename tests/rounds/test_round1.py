@@ -35,7 +35,8 @@ SETTINGS = (
     "sft.epochs=2",
     "sft.global_batch_size=8",
     "sft.micro_batch_size=8",
-    "evaluation.problems={}",
+    "evaluation.problems={easy: 2}",
+    "evaluation.search.num_rollouts=1",
     "ppm.global_batch_size=16",
     "ppm.num_threads=1",
 )
@@ -145,7 +146,7 @@ def test_status_says_complete_and_a_changed_setting_makes_stale_what_depends_on_
     stale = [
         one.stage.name for one in status(run, stages_by_round([changed])[0]) if one.progress is Progress.STALE
     ]
-    assert stale == ["round1/policy", "round1/ppm", "round1/evaluation", "round1/report"]
+    assert stale == ["round1/policy", "round1/ppm", "round1/evaluation", "round1/system", "round1/report"]
     faster = load(
         "embedded", 1, [*SETTINGS, "engine.num_replicas=2", "sft.save_steps=7", "sandbox.max_snapshots=9"]
     )

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -168,7 +169,7 @@ def test_inference_searches_several_trees_a_problem_and_verifies_nothing(tmp_pat
 
     store = Store.create(tmp_path / "store")
     model = Closing(lambda text: (len(text) % 7 - 3) / 3)
-    options = {"search": GUIDED, "tree_indices": range(3), "reference": False}
+    options: dict[str, Any] = {"search": GUIDED, "tree_indices": range(3), "reference": False}
     assert search_into(store, WORLD.policy(), value=model, **options) == []
     assert model.closed == 1
     trees = trees_of(store.folder)
