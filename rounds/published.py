@@ -26,7 +26,7 @@ SYSTEM_MATH: dict[int, float] = {1: 0.752, 2: 0.866, 3: 0.870, 4: 0.894}
 SYSTEM_MATH_64 = 0.900
 """Accuracy on MATH of round 4's system with 64 trajectories."""
 
-TRAINING_SETS_MATH: dict[str, float] = {"random": 0.724, "rejection": 0.734, "verified": 0.784}
+TRAINING_SETS_MATH: dict[str, float] = {"random": 0.724, "rejection": 0.734, "top_mean_q": 0.784}
 """What the policy is trained on (random correct trajectories, rejection sampling, those with the highest mean Q) to its
 pass@1 on MATH: table 7."""
 

@@ -110,7 +110,7 @@ def system_section(facts: RunFacts) -> list[Block]:
 
 def scaling_section(facts: RunFacts) -> list[Block]:
     """Accuracy against tokens, and the comparison at equal tokens with an honest verdict per level."""
-    scaling = facts.summary("scaling")
+    scaling = facts.scaling()
     heading = Heading("Search against sampling, at equal tokens")
     if not scaling:
         return [heading, Paragraph("This is measured after the recipe's last round.")]

@@ -22,6 +22,9 @@ paper (section 4.1). Chosen before any number was seen; the other ways stand bes
 ROUND_TICKS = {index: f"round {index}" for index in range(1, LAST_ROUND + 1)}
 POLICY_TICKS = {0: "base", **{index: f"r{index}" for index in range(1, LAST_ROUND + 1)}}
 
+ABLATIONS = "ablations"
+"""Folder of the stages that replace parts of the last round."""
+
 Outcomes = Mapping[str, tuple[str, bool]]
 """Problem id to (level, solved)."""
 
@@ -68,6 +71,11 @@ class RunFacts:
         stage = "ppm_evaluation" if fixed_policy and index > 1 else "system"
         accuracy: dict[str, Any] = self.summary(f"round{index}/{stage}").get("accuracy", {})
         return accuracy
+
+    def scaling(self) -> dict[str, Any]:
+        """The comparison of searches with samples; that of the ablations has more value models to select with."""
+        found = self.summary("scaling") or self.summary(f"round{self.last}/scaling")
+        return found | self.summary(f"{ABLATIONS}/scaling")
 
     def policy(self, index: int, *, searched: bool = False) -> dict[str, PassRate]:
         """Level to greedy pass rate of a round's policy (0: the base), of all held-out problems or of those that the full

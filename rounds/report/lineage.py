@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 
 from rounds.artifact import Manifest
 from rounds.page import Block, Heading, Paragraph, Table
-from rounds.report.facts import RunFacts
+from rounds.report.facts import RunFacts, listed
+from rounds.training import earlier_pairs
 
 SHOWN = 12
 """Hexadecimal digits of a hash."""
@@ -47,15 +49,22 @@ def _models(facts: RunFacts) -> list[list[str]]:
     base = facts.manifests["round1/policy"].inputs["base"]
     rows = [["base", "–", "–", "–", base[:SHOWN], "–"]]
     for index in facts.rounds:
-        sft_set, policy, pairs, ppm = (
-            facts.manifests[f"round{index}/{stage}"] for stage in ("sft_set", "policy", "pairs", "ppm")
+        sft_set, policy, ppm = (
+            facts.manifests[f"round{index}/{stage}"] for stage in ("sft_set", "policy", "ppm")
         )
         examples = f"{sft_set.summary['examples']:,} solutions of round {index}'s search"
-        num_pairs = f"{sum(pairs.summary['pairs'].values()):,} pairs of round {index}'s search"
+        drawn = [*(one for one in facts.rounds if earlier_pairs(one) in ppm.inputs), index]
+        pair_sets = [facts.manifests[f"round{one}/pairs"] for one in drawn]
+        num_pairs = sum(sum(one.summary["pairs"].values()) for one in pair_sets)
+        whose = (
+            f"round {index}'s search"
+            if drawn == [index]
+            else f"the searches of rounds {listed([*map(str, drawn)])}"
+        )
         rows += [
-            [f"r{index}", "base", examples, data_hash(sft_set), _weights(policy), str(policy.seed)],
-            [f"PPM r{index}", f"r{index}", num_pairs, data_hash(pairs), _weights(ppm), str(ppm.seed)],
-        ]
+            [f"r{index}", "base", examples, data_hash([sft_set]), _weights(policy), str(policy.seed)],
+            [f"PPM r{index}", f"r{index}", f"{num_pairs:,} pairs of {whose}", data_hash(pair_sets), _weights(ppm), str(ppm.seed)],
+        ]  # fmt: skip
     return rows
 
 
@@ -63,9 +72,12 @@ def _weights(manifest: Manifest) -> str:
     return manifest.outputs.get(WEIGHTS, "–")[:SHOWN]
 
 
-def data_hash(manifest: Manifest) -> str:
-    """One hash over the files that a stage made."""
-    files = {name: digest for name, digest in manifest.outputs.items() if not name.endswith(UNHASHED)}
+def data_hash(manifests: Sequence[Manifest]) -> str:
+    """One hash over the files that some stages made."""
+    files = [
+        {name: digest for name, digest in one.outputs.items() if not name.endswith(UNHASHED)}
+        for one in manifests
+    ]
     return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()[:SHOWN]
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from policy.attempts import Attempt, by_problem
 from policy.evaluate import Evaluation
 from policy.selection import Method
+from policy.statistics import ALL_LEVELS
 from ppm.groups import DropReason, PairKind, PairReport
 from rounds.artifact import SCHEMA_VERSION, Manifest
 from rounds.evaluation import COMPARED, LEVELS, Baseline, curves, equal_tokens, plain_point
@@ -107,14 +108,50 @@ def _stages(
                 skill = index if stage == "system" else 1 + (index - 1) / 3
                 yield made(f"{here}/{stage}", _system(_searches(skill, 1, chance)))
     if evaluated and last == 4:
-        yield made("scaling", _scaling(chance))
+        yield made("scaling", _scaling(chance, "ppm"))
     if ablated:
         for name in ("random", "rejection"):
             yield made(
                 f"ablations/{name}/evaluation",
                 {"problems": 600, "solved": 250, "tokens": 31_000, "joules": None},
             )
-        yield made("ablations/pqm/system", _system(_searches(3, 1, chance)))
+        yield made("ablations/policies", _policies())
+        yield made(
+            "ablations/scaling",
+            _scaling(chance, "ppm", "orm", "pqm") | {"value_models": _value_models(chance)},
+        )
+
+
+def _policies() -> dict[str, Any]:
+    """As `rounds.ablations.make_policies`."""
+    rates = {"random": 0.5, "rejection": 0.55, "top_mean_q": 0.7}
+    level = {
+        "pass_rates": {name: {"accuracy": share, "low": share - 0.05, "high": share + 0.05} for name, share in rates.items()},
+        "over": {
+            name: {"difference": 0.7 - rates[name], "difference_low": low, "difference_high": 0.3, "finding": finding}
+            for name, low, finding in (("random", 0.1, "yes"), ("rejection", -0.01, "not told apart"))
+        },
+    }  # fmt: skip
+    return {"compared": "top_mean_q", "levels": dict.fromkeys((*TRAINING, ALL_LEVELS), level)}
+
+
+def _value_models(chance: random.Random) -> dict[str, Any]:
+    """As `rounds.ablations.value_models`."""
+    ppm, pqm, orm = (_system(_searches(skill, 1, chance))["accuracy"] for skill in (4, 3, 1))
+
+    def over(one: Any, other: Any) -> dict[str, Any]:
+        difference = one["accuracy"] - other["accuracy"]
+        bounds = {"difference_low": difference - 0.08, "difference_high": difference + 0.08}
+        return {**other, "exhausted": False, "difference": difference, **bounds, "finding": "not told apart"}
+
+    points = {level: [one[level][Method.BEST] for one in (ppm, pqm, orm)] for level in ppm}
+    return {
+        level: {
+            "searches": {"ppm": best, "pqm": second}, "ppm_over_pqm": over(best, second),
+            "ppm_over_orm": over(best, third), "pqm_over_orm": over(second, third), "ordering": "not told apart",
+        }
+        for level, (best, second, third) in points.items()
+    }  # fmt: skip
 
 
 def _search(index: int) -> dict[str, Any]:
@@ -202,7 +239,7 @@ def _system(searches: Evaluation) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _scaling(chance: random.Random) -> dict[str, Any]:
+def _scaling(chance: random.Random, *value_models: str) -> dict[str, Any]:
     searches = _searches(4, NUM_TREES, chance)
     samples, greedy = _attempts(3, NUM_SAMPLES, 1, 100, chance), _attempts(3.3, 1, 1, 90, chance)
     baselines = {
@@ -210,7 +247,7 @@ def _scaling(chance: random.Random) -> dict[str, Any]:
         str(Method.MAJORITY): Baseline(samples, Method.MAJORITY),
     }
     baselines |= {
-        f"{method}:{name}": Baseline(samples, method) for name in ("ppm", "orm") for method in COMPARED[:3]
+        f"{method}:{name}": Baseline(samples, method) for name in value_models for method in COMPARED[:3]
     }
     baselines["greedy"] = Baseline(greedy, Method.PASS)
     return {

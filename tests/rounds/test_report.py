@@ -152,7 +152,7 @@ def test_every_level_has_a_verdict_on_every_baseline_and_unfair_budgets_are_mark
     blocks = scaling_section(full)
     (table,) = [b for b in blocks if isinstance(b, Table) and b.header[0] == "level"]
     assert [cells[:2] for cells in table.rows[:3]] == [["easy", "1"], ["easy", "2"], ["easy", "4"]]
-    stored: Mapping[str, Any] = full.summary("scaling")["equal_tokens"]
+    stored: Mapping[str, Any] = full.scaling()["equal_tokens"]
     for level, trees, *_, over_majority in [(r[0], r[1], r[5]) for r in table.rows]:
         (found,) = [one for one in stored[level][SELECTION] if str(one["num_trees"]) == trees]
         baseline = found["baselines"]["majority"]
@@ -162,7 +162,7 @@ def test_every_level_has_a_verdict_on_every_baseline_and_unfair_budgets_are_mark
     verdicts = rows(blocks, "search is")
     assert list(verdicts) == ["easy", "medium", "olympiad", "all levels"]
     for said in verdicts.values():
-        assert sum(len(cell.split("; ")) for cell in said if cell != "–") == 5, "each baseline once"
+        assert sum(len(cell.split("; ")) for cell in said if cell != "–") == 6, "each baseline once"
     assert ("fewer: no comparison" in written) == any("†" in cell for cells in table.rows for cell in cells)
 
 
@@ -179,23 +179,33 @@ def test_a_verdict_needs_an_interval_without_zero(low: float, high: float, expec
     assert verdict(low, high) == expected
 
 
-def test_ablations_stand_beside_the_papers_or_one_line_says_how_to_make_them(full: RunFacts) -> None:
+def test_ablations_stand_beside_the_papers_with_their_differences(full: RunFacts) -> None:
     blocks = ablations_section(full)
     trained = rows(blocks, "trained on")
-    assert [cells[-1] for cells in trained.values()] == ["72.4%", "73.4%", "78.4%"]
+    assert [cells[-1] for cells in trained.values()] == ["72.4%", "73.4%", "78.4%", "–", "–"]
+    assert [trained[f"over {name}"][3].partition(") ")[2] for name in ("random correct solutions", "rejection sampling")] == ["ahead", "not told apart"]  # fmt: skip
     values = rows(blocks, "value model")
-    assert list(values) == ["ORM", "PQM", "PPM (ours)"]
-    assert [cells[-1] for cells in values.values()] == ["82.6%", "88.2%", "89.4%"]
-    orm = full.summary("scaling")["equal_tokens"][ALL_LEVELS][SELECTION][0]["baselines"]["best:orm"]
-    assert values["ORM"][3].startswith(f"{orm['accuracy']:.1%}")
+    assert [cells[-1] for cells in values.values()] == ["82.6%", "88.2%", "89.4%", "–", "–", "–"]
+    stored = full.summary("ablations/scaling")["value_models"][ALL_LEVELS]
+    assert values["ORM, best of N"][3].startswith(f"{stored['ppm_over_orm']['accuracy']:.1%}")
+    assert values["PQM over ORM"][3].startswith(f"{100 * stored['pqm_over_orm']['difference']:+.1f}")
+    assert "can neither be shown nor refuted" in text(blocks)
 
+
+def test_where_nothing_was_ablated_one_line_says_how_to(full: RunFacts) -> None:
+    manifests = {name: one for name, one in full.manifests.items() if not name.startswith("ablations/")}
     without = dataclasses.replace(
-        full,
-        command='make round4 RECIPE=mine.yaml SET="seed=2"',
-        manifests={name: one for name, one in full.manifests.items() if not name.startswith("ablations/")},
+        full, command='make round4 RECIPE=mine.yaml SET="seed=2"', manifests=manifests
     )
     _, line = ablations_section(without)
-    assert '`make ablations RECIPE=mine.yaml SET="seed=2"`' in text([line])
+    assert '`make ablations LAST=4 RECIPE=mine.yaml SET="seed=2"`' in text([line])
+
+
+def test_with_ablations_the_samples_are_selected_by_every_value_model(full: RunFacts) -> None:
+    (table,) = [b for b in scaling_section(full) if isinstance(b, Table) and b.header[0] == "level"]
+    assert [head for head in table.header if "best of N" in head] == [
+        "over best of N by ORM", "over best of N by PQM", "over best of N by PPM",
+    ]  # fmt: skip
 
 
 def test_cost_adds_up_over_the_stages_and_joules_that_cannot_be_read_are_no_zero() -> None:
@@ -224,16 +234,29 @@ def test_every_model_is_traced_to_its_data_seed_and_weights(full: RunFacts) -> N
     for index in (1, 2, 3, 4):
         assert models[f"r{index}"][0] == "base"
         assert models[f"PPM r{index}"][0] == f"r{index}"
-        assert models[f"r{index}"][2] == data_hash(full.manifests[f"round{index}/sft_set"])
+        assert models[f"r{index}"][2] == data_hash([full.manifests[f"round{index}/sft_set"]])
         assert models[f"r{index}"][4] == str(full.manifests[f"round{index}/policy"].seed)
     assert "0 are in both" in text(blocks)
+
+
+def test_pairs_of_earlier_rounds_that_a_model_learned_from_are_in_its_lineage(full: RunFacts) -> None:
+    ppm = full.manifests["round3/ppm"]
+    learned = dataclasses.replace(ppm, inputs={**ppm.inputs, "pairs1": "1", "pairs2": "2"})
+    models = rows(
+        lineage_section(dataclasses.replace(full, manifests={**full.manifests, "round3/ppm": learned})),
+        "model",
+    )
+    assert models["PPM r2"][1].endswith("pairs of round 2's search")
+    assert (
+        models["PPM r3"][1] == f"{(1 + 2 + 3) * 1_370 + 3 * 700:,} pairs of the searches of rounds 1, 2 and 3"
+    )
 
 
 def test_the_hash_of_data_is_of_its_files_and_not_of_what_passes() -> None:
     one = manifest("x", {})
     noted = dataclasses.replace(one, outputs={**one.outputs, "progress.json": "1", "store/journal/lock": "2"})
     changed = dataclasses.replace(one, outputs={**one.outputs, "store/part.parquet": "3"})
-    assert data_hash(one) == data_hash(noted) != data_hash(changed)
+    assert data_hash([one]) == data_hash([noted]) != data_hash([changed])
 
 
 def test_the_tree_that_is_shown_has_right_and_wrong_answers_and_a_size_that_can_be_read() -> None:
