@@ -16,3 +16,19 @@ COVERAGE: dict[int, dict[str, float]] = {
 
 POLICY_MATH: dict[int, float] = {0: 0.588, 1: 0.696, 2: 0.736, 3: 0.758, 4: 0.784}
 """Round (0: base) to pass@1 of the policy alone on MATH: table 3."""
+
+PPM_MATH: dict[int, float] = {1: 0.752, 2: 0.841, 3: 0.852, 4: 0.870}
+"""Round to accuracy on MATH of policy r1 searching with that round's preference model: table 4."""
+
+SYSTEM_MATH: dict[int, float] = {1: 0.752, 2: 0.866, 3: 0.870, 4: 0.894}
+"""Round to accuracy on MATH of that round's policy searching with that round's preference model: table 6."""
+
+SYSTEM_MATH_64 = 0.900
+"""Accuracy on MATH of round 4's system with 64 trajectories."""
+
+TRAINING_SETS_MATH: dict[str, float] = {"random": 0.724, "rejection": 0.734, "top_mean_q": 0.784}
+"""What the policy is trained on (random correct trajectories, rejection sampling, those with the highest mean Q) to its
+pass@1 on MATH: table 7."""
+
+VALUE_MODELS_MATH: dict[str, float] = {"orm": 0.826, "pqm": 0.882, "ppm": 0.894}
+"""Value model (ORM: best of N; the others: search) to accuracy on MATH: table 8."""

@@ -173,7 +173,7 @@ def make_ppm(recipe: RoundRecipe, folder: Path, inputs: Mapping[str, Path]) -> d
         "objective": str(config.objective),
         "groups": result.num_groups,
         "pairs": result.num_pairs,
-        "held_out_pairs": result.num_held_out_pairs,
+        "held_out_pairs": found.num_pairs,
         "steps": result.num_steps,
         "best_step": result.best_step,
         "accuracy": found.overall,

@@ -134,7 +134,7 @@ def test_the_report_shows_coverage_beside_the_papers_and_both_policies(run: Path
     for expected in ("60.2%", "96.6%", "67.4%", "58.8%", "69.6%", "| base |", "**r1**"):
         assert expected in text
     page = (run / "round1/report/report.html").read_text()
-    assert page.count("<svg") == 6
+    assert page.count("<svg") == len(list((run / "round1/report").glob("*.svg"))) > 6
     assert "http" not in page.replace("http://www.w3.org", "").replace("http://purl.org", "").replace("https://matplotlib.org", "").replace("http://creativecommons.org", "")  # fmt: skip
 
 
