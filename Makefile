@@ -8,6 +8,7 @@ PYTHON ?= python3
 VENV ?= .venv
 RECIPE ?= embedded
 SET ?=
+LAST ?=
 JOBS ?= 2
 PIP_ARGS ?=
 TORCH_INDEX ?=
@@ -29,7 +30,7 @@ DEV := $(VENV)/.installed-dev-$(CHECKSUM)
 ALL := $(VENV)/.installed-all-$(CHECKSUM)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-all round1 round2 round3 round4 rounds test test-all check format bench base lock clean
+.PHONY: help setup setup-all round1 round2 round3 round4 rounds ablations test test-all check format bench base lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -45,6 +46,8 @@ round4: $(RUN) ## rounds 1 to 4
 	$(call ROUND,4)
 rounds: $(RUN) ## every round of the recipe, or until coverage gains less than min_coverage_gain
 	$(call ROUND,all)
+ablations: $(RUN) ## every round, then the last (or LAST=2) with parts of the method replaced: other training sets, PQM, ORM
+	$(call ROUND,ablations) $(if $(LAST),--round $(LAST))
 
 test: $(TEST) ## run the tests that take seconds (JOBS=2)
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow"

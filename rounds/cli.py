@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,9 +17,11 @@ from rstar.errors import ConfigError
 
 if TYPE_CHECKING:
     from rounds.artifact import Manifest
-    from rounds.driver import StageStatus
+    from rounds.driver import Stage, StageStatus
     from rounds.recipe import RoundRecipe
 
+MAY_STOP = ("all", "ablations")
+"""What ends after a round that gains less than `min_coverage_gain`."""
 INPUTS_SHOWN = 5
 """A stage that was made from more, a report, is made from everything."""
 _STYLES = {"complete": "green", "stale": "yellow", "partial": "cyan", "missing": "dim"}
@@ -29,8 +32,9 @@ def round_command(
     what: Annotated[
         str,
         typer.Argument(
-            metavar="NUMBER|all|status|show",
-            help="The round to run, after those before it; status: what is done; show: all settings.",
+            metavar="NUMBER|all|ablations|status|show",
+            help="The round to run, after those before it; ablations: all, then the last with parts of the method "
+            "replaced; status: what is done; show: all settings.",
         ),
     ],
     recipe: Annotated[str, typer.Option(help="Name of a shipped recipe, or a YAML file.")] = "embedded",
@@ -42,7 +46,7 @@ def round_command(
         int | None,
         typer.Option(
             "--round",
-            help="Up to which round the status goes, or whose settings are shown.",
+            help="Up to which round the status goes, whose settings are shown, or which round is ablated.",
             show_default="the last",
         ),
     ] = None,
@@ -55,9 +59,9 @@ def round_command(
     """
     from rounds.recipe import load_rounds, plain
 
-    if what not in ("all", "status", "show"):
+    if what not in ("all", "ablations", "status", "show"):
         if not what.isdecimal():
-            raise ConfigError(f"{what!r} is no round; give a number, or all, or status, or show")
+            raise ConfigError(f"{what!r} is no round; give a number, or all, ablations, status or show")
         index = int(what)
     recipes = load_rounds(recipe, settings or [])
     last = len(recipes) if index is None else index
@@ -77,7 +81,7 @@ def round_command(
     elif what == "status":
         _status(recipes[:last], folder, arguments, complete=complete, as_json=as_json)
     else:
-        _run(recipes[:last], folder, arguments, complete=complete, may_stop=what == "all", as_json=as_json)
+        _run(recipes[:last], folder, arguments, what, complete=complete, as_json=as_json)
 
 
 @app.command()
@@ -117,11 +121,12 @@ def _run(
     recipes: Sequence[RoundRecipe],
     folder: Path,
     arguments: str,
+    what: str,
     *,
     complete: bool,
-    may_stop: bool,
     as_json: bool,
 ) -> None:
+    from rounds.ablation_stages import ablation_stages
     from rounds.driver import run_stages
     from rounds.health import coverage
     from rounds.stages import stages_by_round
@@ -137,21 +142,32 @@ def _run(
     manifests: dict[str, Manifest] = {}
     shares: list[float] = []
     by_round = stages_by_round(recipes, complete=complete, arguments=arguments)
+
+    def ablations(last: int) -> list[Stage]:
+        before = [*itertools.chain(*by_round[:last])]
+        return ablation_stages(recipes[:last], before, complete=complete, arguments=arguments)
+
+    if what == "ablations":
+        ablations(len(recipes))  # what is wrong is said before anything runs
     for recipe, stages in zip(recipes, by_round, strict=True):
         manifests |= run_stages(folder, stages, announce)
         shares.append(coverage(manifests[f"round{recipe.round_index}/search"].summary))
         least = recipe.min_coverage_gain
-        if may_stop and least is not None and len(shares) > 1 and shares[-1] - shares[-2] < least:
+        if what in MAY_STOP and least is not None and len(shares) > 1 and shares[-1] - shares[-2] < least:
             console.print(
                 f"coverage went from {shares[-2]:.1%} to {shares[-1]:.1%}: a gain below min_coverage_gain, {least:.1%}, "
                 f"so no round after {recipe.round_index}",
                 highlight=False,
             )
             break
+    report = folder / f"round{len(shares)}" / "report"
+    if what == "ablations":
+        stages = ablations(len(shares))
+        manifests |= run_stages(folder, stages, announce)
+        report = folder / stages[-1].name
     if as_json:
         print_json({name: {"summary": m.summary, "seconds": m.seconds} for name, m in manifests.items()})
         return
-    report = folder / f"round{len(shares)}" / "report"
     print(_headline((report / "report.md").read_text(encoding="utf-8")))
     print(f"report: {report / 'report.html'}")
 
@@ -164,11 +180,14 @@ def _headline(markdown: str) -> str:
 def _status(
     recipes: Sequence[RoundRecipe], folder: Path, arguments: str, *, complete: bool, as_json: bool
 ) -> None:
+    from rounds.ablation_stages import FOLDER, ablation_stages
     from rounds.driver import status
     from rounds.stages import stages_by_round
 
     by_round = stages_by_round(recipes, complete=complete, arguments=arguments)
-    stages = [stage for one in by_round for stage in one]
+    stages = [*itertools.chain(*by_round)]
+    if (folder / FOLDER).exists():
+        stages += ablation_stages(recipes, stages, complete=complete, arguments=arguments)
     found = status(folder, stages)
     if as_json:
         print_json(

@@ -22,6 +22,7 @@ from rich.console import Console
 from policy.attempts import ATTEMPTS, Attempt, attempts_of, by_problem, grade, rescored, write_attempts
 from policy.evaluate import Comparison, Evaluation, Point, at_equal_tokens, doublings
 from policy.selection import UNSCORED, Method
+from policy.statistics import PairedDifference
 from rounds.artifact import STORE
 from rounds.curriculum import Level
 from rounds.pools import EVALUATION, TRAIN
@@ -41,7 +42,7 @@ LEVELS = [str(level) for level in Level]
 SAMPLES = "samples"
 """Folder of the second store of `scaling`."""
 VALUE_MODELS = ("ppm", "orm", "pqm")
-"""Names of the inputs of `scaling` that score its samples; the first also guides its search."""
+"""Names of the inputs that score samples; the first also guides the search of `scaling`."""
 COMPARED = (Method.BEST, Method.WEIGHTED_VOTE, Method.TOP_VOTE, Method.MAJORITY)
 """Selections that are compared at equal tokens."""
 
@@ -140,24 +141,46 @@ def make_scaling(
         sampling=True,
     )  # fmt: skip
     unscored = _graded(sampled, recipe.grading, problems)
+    return {
+        **_facts(searches, store, sampled),
+        "contamination": contamination,
+        **compare_with_samples(recipe, folder, inputs, searches, sampled, unscored),
+        "joules": energy.joules(),
+    }
+
+
+def compare_with_samples(
+    recipe: RoundRecipe,
+    folder: Path,
+    inputs: Mapping[str, Path],
+    searches: Evaluation,
+    sampled: Store,
+    answers: list[Attempt],
+) -> dict[str, Any]:
+    """Curves, and comparisons at equal token budgets, of searches with the samples in a store; `answers` are the graded
+    answers of those. They are scored by each input named in `VALUE_MODELS` and written to the folder."""
+    seed = evaluation_seed(recipe)
     baselines: dict[str, Baseline] = {}
     for name in (name for name in VALUE_MODELS if name in inputs):
-        scored = rescored(unscored, asyncio.run(_scores(recipe, sampled, inputs["policy"], inputs[name])))
-        write_attempts(folder / f"samples-{name}.jsonl", scored)
+        scored = rescored(answers, asyncio.run(_scores(recipe, sampled, inputs["policy"], inputs[name])))
+        write_attempts(folder / samples_file(name), scored)
         samples = Evaluation(by_problem(scored), seed=seed)
         for method in (Method.PASS, *COMPARED):
             key = str(method) if method in UNSCORED else f"{method}:{name}"
             baselines.setdefault(key, Baseline(samples, method))
     if "evaluation" in inputs:
+        problems = held_out(recipe, inputs["problems"])
         alone = _graded(Store(inputs["evaluation"] / STORE), recipe.grading, problems)
         baselines["greedy"] = Baseline(Evaluation(by_problem(alone), seed=seed), Method.PASS)
     return {
-        **_facts(searches, store, sampled),
-        "contamination": contamination,
         "curves": curves(searches, baselines),
         "equal_tokens": equal_tokens(searches, baselines, seed=seed),
-        "joules": energy.joules(),
     }
+
+
+def samples_file(value_model: str) -> str:
+    """Name of the file with the samples as a value model scored them."""
+    return f"samples-{value_model}.jsonl"
 
 
 def curves(searches: Evaluation, baselines: Mapping[str, Baseline]) -> dict[str, Any]:
@@ -205,11 +228,20 @@ def plain_point(point: Point) -> dict[str, Any]:
 
 def plain_comparison(comparison: Comparison) -> dict[str, Any]:
     """A baseline's point as JSON, and by how much the search is above it."""
-    difference = comparison.difference
     return {
-        **plain_point(comparison.baseline), "exhausted": comparison.exhausted, "difference": difference.difference,
-        "difference_low": difference.interval.low, "difference_high": difference.interval.high,
-    }  # fmt: skip
+        **plain_point(comparison.baseline),
+        "exhausted": comparison.exhausted,
+        **plain_difference(comparison.difference),
+    }
+
+
+def plain_difference(found: PairedDifference) -> dict[str, float]:
+    """A difference as JSON."""
+    return {
+        "difference": found.difference,
+        "difference_low": found.interval.low,
+        "difference_high": found.interval.high,
+    }
 
 
 def _facts(searches: Evaluation, *stores: Store) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from rounds.pools import file_hashes, make_problems
 from rounds.recipe import EMBEDDED, RoundRecipe
 from rounds.reporting import make_report
 from rounds.searching import EARLIER, make_evaluation, make_search
-from rounds.training import earlier_pairs, make_pairs, make_policy, make_ppm, make_sft_set
+from rounds.training import make_pairs, make_policy, make_ppm, make_sft_set, of_round
 from rstar.config import Guidance, SearchConfig, greedy, require, to_plain
 
 _SPEED_ONLY = {
@@ -56,6 +56,14 @@ class RoundStages:
     def __iter__(self) -> Iterator[Stage]:
         stages = (getattr(self, field.name) for field in dataclasses.fields(self))
         return (stage for stage in stages if stage is not None)
+
+    @classmethod
+    def among(cls, stages: Sequence[Stage], round_index: int) -> RoundStages:
+        """Those of a round, by their names."""
+        made = {stage.name: stage for stage in stages}
+        names = [field.name for field in dataclasses.fields(cls)]
+        found: dict[str, Any] = {name: made.get(f"round{round_index}/{name}") for name in names}
+        return cls(**found)
 
 
 def base_model(recipe: RoundRecipe) -> Path:
@@ -88,7 +96,7 @@ def stages_by_round(
     base_evaluation = Stage(
         name="base/evaluation",
         purpose="the base model alone on held-out problems",
-        settings=_search_settings(first, greedy(first.search)),
+        settings=search_settings(first, greedy(first.search)),
         seed=first.seed,
         inputs={"problems": problems, "model": base},
         work=partial(make_evaluation, first, console, "base"),
@@ -98,7 +106,9 @@ def stages_by_round(
     for recipe in recipes:
         rounds.append(_round(recipe, base, problems, rounds, console))
         scaling = (
-            [_scaling(recipe, problems, rounds[-1], console)] if complete and recipe is recipes[-1] else []
+            [scaling_stage(recipe, "scaling", problems, rounds[-1])]
+            if complete and recipe is recipes[-1]
+            else []
         )
         everything = [problems, base_evaluation, *(stage for one in rounds for stage in one), *scaling]
         command = f"make round{recipe.round_index}{arguments}"
@@ -132,7 +142,7 @@ def _round(
     search = Stage(
         name=f"{here}/search",
         purpose="trees over the training problems",
-        settings=_search_settings(recipe, recipe.search) | further,
+        settings=search_settings(recipe, recipe.search) | further,
         seed=recipe.stage_seed("search"),
         inputs=searched,
         work=partial(make_search, recipe, console),
@@ -160,11 +170,12 @@ def _round(
         inputs={"search": search, "base": base},
         work=partial(make_pairs, recipe),
     )
+    before_searches = [one.search for one in before]
     drawn_from: dict[str, Stage | ExternalInput] = {"pairs": pairs, "policy": policy}
     if recipe.earlier_pairs:
-        drawn_from |= {earlier_pairs(index): one.pairs for index, one in enumerate(before, 1)}
+        drawn_from |= {of_round("pairs", index): one.pairs for index, one in enumerate(before, 1)}
     if recipe.ppm.objective is not Objective.PPM:
-        drawn_from["search"] = search
+        drawn_from |= labels_from(recipe, [*before_searches, search])
     ppm = Stage(
         name=f"{here}/ppm",
         purpose="the policy trained to tell them apart",
@@ -176,7 +187,7 @@ def _round(
     evaluation = Stage(
         name=f"{here}/evaluation",
         purpose="the trained policy alone on held-out problems",
-        settings=_search_settings(recipe, greedy(recipe.search)),
+        settings=search_settings(recipe, greedy(recipe.search)),
         seed=recipe.seed,
         inputs={"problems": problems, "model": policy},
         work=partial(make_evaluation, recipe, console, f"r{recipe.round_index}"),
@@ -207,25 +218,6 @@ def _searched_evaluation(
     )
 
 
-def _scaling(recipe: RoundRecipe, problems: Stage, last: RoundStages, console: Console) -> Stage:
-    numbers = {name: getattr(recipe.evaluation, name) for name in ("max_trajectories", "num_samples")}
-    return Stage(
-        name="scaling",
-        purpose="accuracy against tokens: searches, and samples of the policy alone",
-        settings=_inference_settings(recipe) | numbers,
-        seed=evaluation_seed(recipe),
-        inputs={
-            "problems": problems, "policy": last.policy, "ppm": last.ppm, "evaluation": last.evaluation,
-        },
-        work=partial(make_scaling, recipe, console, "scaling"),
-    )  # fmt: skip
-
-
-def _inference_settings(recipe: RoundRecipe) -> dict[str, Any]:
-    evaluated = {"evaluated": to_plain(recipe.evaluation.problems)}
-    return _search_settings(recipe, recipe.evaluation.search) | evaluated
-
-
 def _check_lengths(recipes: Sequence[RoundRecipe], base: Path) -> None:
     """What a preference model's training would find out only after a search and a policy's training."""
     context = json.loads((base / "config.json").read_text(encoding="utf-8")).get("max_position_embeddings")
@@ -239,7 +231,36 @@ def _check_lengths(recipes: Sequence[RoundRecipe], base: Path) -> None:
         )
 
 
-def _search_settings(recipe: RoundRecipe, search: SearchConfig) -> dict[str, Any]:
+def labels_from(recipe: RoundRecipe, searches: Sequence[Stage]) -> dict[str, Stage]:
+    """The searches that label the steps for a baseline of the preference model: of the rounds whose pairs that learns
+    from, the last one its own."""
+    *earlier, own = searches
+    named = {of_round("search", index): search for index, search in enumerate(earlier, 1)}
+    return {**(named if recipe.earlier_pairs else {}), "search": own}
+
+
+def scaling_stage(recipe: RoundRecipe, name: str, problems: Stage, last: RoundStages) -> Stage:
+    """The stage `scaling` of one round."""
+    numbers = {name: getattr(recipe.evaluation, name) for name in ("max_trajectories", "num_samples")}
+    return Stage(
+        name=name,
+        purpose="accuracy against tokens: searches, and samples of the policy alone",
+        settings=_inference_settings(recipe) | numbers,
+        seed=evaluation_seed(recipe),
+        inputs={
+            "problems": problems, "policy": last.policy, "ppm": last.ppm, "evaluation": last.evaluation,
+        },
+        work=partial(make_scaling, recipe, Console(stderr=True), "scaling"),
+    )  # fmt: skip
+
+
+def _inference_settings(recipe: RoundRecipe) -> dict[str, Any]:
+    evaluated = {"evaluated": to_plain(recipe.evaluation.problems)}
+    return search_settings(recipe, recipe.evaluation.search) | evaluated
+
+
+def search_settings(recipe: RoundRecipe, search: SearchConfig) -> dict[str, Any]:
+    """What decides the trees of a search, apart from problems, models and seed."""
     return {
         "search": to_plain(search),
         "sandbox": _decisive(recipe, "sandbox"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -130,9 +131,15 @@ def _reasons(report: PairReport) -> str:
     )
 
 
-def earlier_pairs(round_index: int) -> str:
-    """Name of the input with the pairs of an earlier round."""
-    return f"pairs{round_index}"
+def of_round(name: str, round_index: int) -> str:
+    """Name of an input, "pairs" or "search", that is an earlier round's."""
+    return f"{name}{round_index}"
+
+
+def _earlier(recipe: RoundRecipe, inputs: Mapping[str, Path], name: str) -> list[tuple[Path, int]]:
+    """The stores of earlier rounds among the inputs, with their rounds."""
+    names = {index: of_round(name, index) for index in range(1, recipe.round_index)}
+    return [(inputs[one] / STORE, index) for index, one in names.items() if one in inputs]
 
 
 def make_ppm(recipe: RoundRecipe, folder: Path, inputs: Mapping[str, Path]) -> dict[str, Any]:
@@ -145,13 +152,14 @@ def make_ppm(recipe: RoundRecipe, folder: Path, inputs: Mapping[str, Path]) -> d
     energy = EnergyMeter()
     config, seed = recipe.ppm, recipe.stage_seed("ppm")
     own = read_groups(inputs["pairs"] / STORE, recipe.round_index)
-    groups = list(own)
-    for index in range(1, recipe.round_index):
-        if (name := earlier_pairs(index)) in inputs:
-            groups += read_groups(inputs[name] / STORE, index)
+    groups = [
+        *own,
+        *(group for store, index in _earlier(recipe, inputs, "pairs") for group in read_groups(store, index)),
+    ]
     labelled: Sequence[LabelledGroup] = ()
     if config.objective is not Objective.PPM:
-        trees = Store(inputs["search"] / STORE).trees(recipe.round_index)
+        stores = [(inputs["search"] / STORE, recipe.round_index), *_earlier(recipe, inputs, "search")]
+        trees = itertools.chain.from_iterable(Store(store).trees(index) for store, index in stores)
         reading = _reading(recipe, inputs["policy"])
         labelled = labelled_set(trees, objective=config.objective, **reading).groups
     result = train(groups, base=inputs["policy"], out=folder, config=config, seed=seed, labelled=labelled)

@@ -147,10 +147,10 @@ def _greedy_ids(model: Any, prompt_ids: list[int], count: int) -> list[int]:
 
 def test_shipped_model_begins_with_a_step_about_the_question(tokenizer: Any) -> None:
     model = AutoModelForCausalLM.from_pretrained(BASE_MODEL)
-    prompt = render_prompt(BARE, "what is the remainder when 384 is divided by 23?")
+    prompt = render_prompt(BARE, "what is the remainder when 84 is divided by 23?")
     ids = tokenizer.encode(prompt, add_special_tokens=False)
     text = tokenizer.decode(_greedy_ids(model, ids, 40))
-    assert text.split("<end_of_step>")[0] == "# ans: remainder\nans = 384 % 23\n"
+    assert text.split("<end_of_step>")[0] == "# ans: remainder\nans = 84 % 23\n"
 
 
 def test_tiny_base_model_is_the_same_when_made_again_and_another_with_another_seed(tmp_path: Path) -> None:

@@ -41,6 +41,7 @@ SETTINGS = (
     "rounds.2.unsolved.num_rollouts=[6]",
     "rounds.3.unsolved.num_rollouts=[6]",
     "rounds.4.unsolved.num_rollouts=[6, 8]",
+    "mastered_rollouts=null",
     "engine.num_replicas=0",
     "sft.epochs=2",
     "sft.global_batch_size=8",
@@ -175,9 +176,22 @@ def test_summaries_say_what_the_stores_hold(run: Path) -> None:
             assert pairs["groups"].get(kind, 0) == len(of_kind)
             assert pairs["pairs"].get(kind, 0) == sum(len(group.pairs) for group in of_kind)
         assert sum(pairs["depths"].values()) == pairs["pairs"].get("step", 0)
-        ppm = manifest(run, f"round{index}/ppm").summary
-        assert ppm["pairs"] + ppm["held_out_pairs"] == sum(pairs["pairs"].values())
-        assert ppm["accuracy"] == ppm["accuracy_by_step"][str(ppm["best_step"])]
+        made = manifest(run, f"round{index}/ppm")
+        earlier = [one for one in ROUNDS[: index - 1] if f"pairs{one}" in made.inputs]
+        assert earlier in ([], list(ROUNDS[: index - 1])), "the pairs of all rounds so far, or its own"
+        learned_from = [manifest(run, f"round{one}/pairs").summary["pairs"] for one in (*earlier, index)]
+        ppm = made.summary
+        assert ppm["pairs"] + ppm["held_out_pairs"] == sum(sum(kinds.values()) for kinds in learned_from)
+        if not earlier:
+            assert ppm["accuracy"] == ppm["accuracy_by_step"][str(ppm["best_step"])]
+
+
+def test_a_preference_model_learns_from_the_pairs_of_earlier_rounds_where_the_recipe_says_so(
+    real: Path, scripted: Path
+) -> None:
+    inputs = {"pairs", "policy"}
+    assert set(manifest(real, "round3/ppm").inputs) == inputs | {"pairs1", "pairs2"}
+    assert set(manifest(scripted, "round3/ppm").inputs) == inputs
 
 
 # --- through the command line, with the real models ---
@@ -239,12 +253,26 @@ PPM_OF_4 = ["round4/ppm", "round4/system", "round4/ppm_evaluation", "scaling"]
     [
         ("rounds.3.search.c_uct=3", ["round3", "round4", "scaling"]),
         ("rounds.4.pairs.min_q_margin=0.25", ["round4/pairs", *PPM_OF_4]),
+        (
+            "rounds.1.pairs.min_q_margin=0.25",
+            [
+                "round1/pairs",
+                "round1/ppm",
+                "round1/system",
+                "round2/ppm",
+                "round2/system",
+                "round2/ppm_evaluation",
+                "round3",
+                "round4",
+                "scaling",
+            ],
+        ),
         ("rounds.4.ppm.objective=pqm", PPM_OF_4),
         (
-            "rounds.2.ppm.learning_rate=0.001",
+            "rounds.2.ppm.learning_rate=0.002",
             ["round2/ppm", "round2/system", "round2/ppm_evaluation", "round3", "round4", "scaling"],
         ),
-        ("rounds.1.ppm.learning_rate=0.001", ["round1/ppm", "round1/system"]),
+        ("rounds.1.ppm.learning_rate=0.002", ["round1/ppm", "round1/system"]),
         ("rounds.4.mastered_rollouts=2", ["round4", "scaling"]),
         ("rounds.2.mastered_rollouts=2", []),
         ("rounds.1.unsolved.num_trees=2", ["round1", "round2", "round3", "round4", "scaling"]),
