@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from policy.config import SFTConfig
 from policy.statistics import wilson_interval
 from rounds.curriculum import Family, Level
-from rounds.curriculum.lessons import HARD_IDEAS, NOISE, SHARES, SHOWN_STEPS
+from rounds.curriculum.blocks import IDEAS
+from rounds.curriculum.lessons import NOISE, SHARES, SHOWN_STEPS
 
 if TYPE_CHECKING:
     from policy.sft import TrainingResult
@@ -63,11 +64,11 @@ never an end. The rounds have to earn the rest by search, verification and train
 
 ## What the teacher gets wrong
 
-| | easy | medium |
-|---|---|---|
+| | {" | ".join(Level)} |
+|---|---|---|---|
 {_noise_rows()}
 
-Hard ideas: {", ".join(sorted(HARD_IDEAS)).replace("_", " ")}.
+Tricky ideas: {", ".join(sorted(idea.name for idea in IDEAS if idea.tricky)).replace("_", " ")}.
 
 ## Accuracy
 
@@ -94,14 +95,14 @@ By family of the last block, share solved at each level:
 
 def _noise_rows() -> str:
     names = {
-        "hard_misconception": "misconception, per step of a hard idea",
+        "tricky_misconception": "misconception, per step of a tricky idea",
         "misconception": "misconception, per other step",
         "slip": "wrong number, per step",
         "stop": "stops early, per lesson of two steps or more",
         "swap": "two steps swapped, per lesson of two steps or more",
     }
     return "\n".join(
-        f"| {text} | {getattr(NOISE[Level.EASY], name):.0%} | {getattr(NOISE[Level.MEDIUM], name):.0%} |"
+        f"| {text} | {' | '.join(f'{getattr(NOISE[level], name):.0%}' for level in Level)} |"
         for name, text in names.items()
     )
 

@@ -68,12 +68,12 @@ class BaseModelConfig:
     """All that decides the base model; the defaults made the shipped one."""
 
     seed: int = 0
-    num_lessons: int = 60_000
+    num_lessons: int = 80_000
     num_tokenizer_lessons: int = 20_000
     vocab_size: int = 768
     num_layers: int = 4
     num_heads: int = 2
-    num_kv_heads: int = 1
+    num_kv_heads: int = 2
     intermediate_size: int = 384
     max_context_tokens: int = 512
     num_eval_problems: int = 300

@@ -275,7 +275,7 @@ def _search(
         return await search_into_store(
             problems, model=inputs["policy"], store=store, round_index=recipe.round_index, label=label, search=search,
             sandbox=recipe.sandbox, grading=recipe.grading, engine=recipe.engine, prompt_format=recipe.prompt_format,
-            seed=derive(evaluation_seed(recipe), folder.name), value=None if sampling else value_model(inputs["ppm"]),
+            seed=derive(evaluation_seed(recipe), folder.name), value=None if sampling else value_model(inputs["ppm"], recipe.engine),
             tree_indices=range(num_trees), reference=False,
             progress_file=folder.with_name(f"{folder.name}-progress.json"), console=console,
         )  # fmt: skip
@@ -307,7 +307,7 @@ async def _scores(
     from ppm.evaluate import score_trajectories
     from rstar.backends.loading import read_tokenizer
 
-    scorer = value_model(model)
+    scorer = value_model(model, recipe.engine)
     try:
         scored = score_trajectories(
             store.trees(), scorer, format=FORMATS[recipe.prompt_format],

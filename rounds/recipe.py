@@ -117,6 +117,8 @@ class RoundRecipe:
     sft: SFTConfig = dataclasses.field(default_factory=SFTConfig)
     pairs: PairConfig = dataclasses.field(default_factory=PairConfig)
     ppm: PPMConfig = dataclasses.field(default_factory=PPMConfig)
+    earlier_pairs: bool = False
+    """The preference model also learns from the pairs of all earlier rounds: where a round alone gives too few. [ours]"""
     evaluation: EvaluationConfig
     grading: GraderConfig = dataclasses.field(default_factory=GraderConfig)
     engine: EngineConfig = dataclasses.field(default_factory=EngineConfig)

@@ -16,6 +16,7 @@ from rounds.recipe import RoundRecipe
 from rstar.campaign import UnsolvedPass, search_into_store
 from rstar.config import Guidance, greedy
 from rstar.energy import EnergyMeter
+from rstar.engines import EngineConfig
 from rstar.errors import StageError
 from rstar.problems import read_problems
 from rstar.store import Outcome, Store
@@ -44,7 +45,7 @@ def make_search(
             problems, model=inputs["model"], store=store, round_index=recipe.round_index,
             label=f"round {recipe.round_index} search", search=recipe.search, sandbox=recipe.sandbox,
             grading=recipe.grading, engine=recipe.engine, prompt_format=recipe.prompt_format,
-            seed=recipe.stage_seed("search"), value=value_model(inputs["ppm"]) if guided else None,
+            seed=recipe.stage_seed("search"), value=value_model(inputs["ppm"], recipe.engine) if guided else None,
             fewer_rollouts=spared, unsolved=passes(recipe), progress_file=folder / "progress.json", console=console,
         )  # fmt: skip
 
@@ -75,13 +76,19 @@ def mastered(stores: Iterable[Path]) -> set[str]:
     return set.intersection(*found)
 
 
-def value_model(folder: Path) -> PPMScorer:
-    """The preference model of a finished `ppm` stage; it cuts long prefixes as its training did."""
+def value_model(folder: Path, engine: EngineConfig) -> PPMScorer:
+    """The preference model of a finished `ppm` stage; it cuts long prefixes as its training did. Where the policy runs in
+    this process, so does it."""
     from ppm.scorer import PPMScorer
 
     manifest = read_manifest(folder)
     assert manifest is not None, f"{folder} is complete"
-    return PPMScorer(folder, max_length=manifest.settings["ppm"]["max_length"])
+    return PPMScorer(
+        folder,
+        max_length=manifest.settings["ppm"]["max_length"],
+        num_replicas=0 if engine.num_replicas == 0 else None,
+        dtype=engine.dtype,
+    )
 
 
 def make_evaluation(

@@ -27,7 +27,7 @@ from rounds.pools import file_hashes, make_problems
 from rounds.recipe import EMBEDDED, RoundRecipe
 from rounds.reporting import make_report
 from rounds.searching import EARLIER, make_evaluation, make_search
-from rounds.training import make_pairs, make_policy, make_ppm, make_sft_set
+from rounds.training import earlier_pairs, make_pairs, make_policy, make_ppm, make_sft_set
 from rstar.config import Guidance, SearchConfig, greedy, require, to_plain
 
 _SPEED_ONLY = {
@@ -171,6 +171,8 @@ def _round(
         work=partial(make_pairs, recipe),
     )
     drawn_from: dict[str, Stage | ExternalInput] = {"pairs": pairs, "policy": policy}
+    if recipe.earlier_pairs:
+        drawn_from |= {earlier_pairs(index): one.pairs for index, one in enumerate(before, 1)}
     if recipe.ppm.objective is not Objective.PPM:
         drawn_from["search"] = search
     ppm = Stage(

@@ -130,16 +130,25 @@ def _reasons(report: PairReport) -> str:
     )
 
 
+def earlier_pairs(round_index: int) -> str:
+    """Name of the input with the pairs of an earlier round."""
+    return f"pairs{round_index}"
+
+
 def make_ppm(recipe: RoundRecipe, folder: Path, inputs: Mapping[str, Path]) -> dict[str, Any]:
     """Train a preference model on the pairs, or a baseline on labels of the trees (the input `search`), from the round's
-    policy; measure it on the pairs held out."""
+    policy; measure it on the round's own pairs held out."""
     from ppm.evaluate import pair_accuracy
     from ppm.model import load
     from ppm.train import split, train
 
     energy = EnergyMeter()
     config, seed = recipe.ppm, recipe.stage_seed("ppm")
-    groups = read_groups(inputs["pairs"] / STORE, recipe.round_index)
+    own = read_groups(inputs["pairs"] / STORE, recipe.round_index)
+    groups = list(own)
+    for index in range(1, recipe.round_index):
+        if (name := earlier_pairs(index)) in inputs:
+            groups += read_groups(inputs[name] / STORE, index)
     labelled: Sequence[LabelledGroup] = ()
     if config.objective is not Objective.PPM:
         trees = Store(inputs["search"] / STORE).trees(recipe.round_index)
@@ -147,6 +156,8 @@ def make_ppm(recipe: RoundRecipe, folder: Path, inputs: Mapping[str, Path]) -> d
         labelled = labelled_set(trees, objective=config.objective, **reading).groups
     result = train(groups, base=inputs["policy"], out=folder, config=config, seed=seed, labelled=labelled)
     _, held_out = split(groups, share=config.held_out_share, seed=seed)
+    spared = {group.problem_id for group in held_out}
+    held_out = [group for group in own if group.problem_id in spared] or held_out
     if config.objective is Objective.ORM:
         held_out = [group for group in held_out if group.kind is PairKind.FINAL]
     found = pair_accuracy(load(folder), held_out, sharing=config.sharing, max_length=config.max_length)

@@ -35,7 +35,7 @@ def linear_minus(make: Maker) -> Block:
     return make.block(what, solution, make.step("undo minus, then times", right, wrong))
 
 
-@idea(Family.EQUATIONS)
+@idea(Family.EQUATIONS, tricky=True)
 def think_of_a_number(make: Maker) -> Block:
     end = make.main(5, 500)
     k = make.number(2, 9)
@@ -76,7 +76,7 @@ def sum_and_difference(make: Maker) -> Block:
     )
 
 
-@idea(Family.SYSTEMS)
+@idea(Family.SYSTEMS, tricky=True)
 def heads_and_legs(make: Maker) -> Block:
     heads = make.main(4, 200)
     goats = make.random.randint(1, min(60, heads.value - 1))
@@ -97,7 +97,7 @@ def heads_and_legs(make: Maker) -> Block:
     )
 
 
-@idea(Family.SYSTEMS)
+@idea(Family.SYSTEMS, tricky=True)
 def split_in_ratio(make: Maker) -> Block:
     total = make.main(6, 2000)
     parts = make.divisor(total.value, 3, 9)
@@ -115,7 +115,7 @@ def split_in_ratio(make: Maker) -> Block:
     )
 
 
-@idea(Family.SEQUENCES)
+@idea(Family.SEQUENCES, tricky=True)
 def nth_term(make: Maker) -> Block:
     first, gap, n = make.main(1, 1000), make.number(2, 12), make.number(5, 30)
     scene = make.choose(

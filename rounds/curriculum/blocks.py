@@ -53,6 +53,8 @@ NAMED_SHARE = 0.3
 """Share of last quantities that get a name and are asked for by it."""
 MAX_VALUE = 5000
 """Bound on every value, so that chains stay readable."""
+MAX_START = 99
+"""Bound on the number that a chain starts from: a small model copies two digits more surely than four."""
 
 
 class Family(StrEnum):
@@ -144,23 +146,25 @@ Build = Callable[["Maker"], Block]
 
 @dataclass(frozen=True, slots=True)
 class Idea:
-    """A way to make a block. `last_only`: its value is no integer, nothing can follow."""
+    """A way to make a block. `last_only`: its value is no integer, nothing can follow. `tricky`: beginners mostly hold
+    its misconception."""
 
     name: str
     family: Family
     build: Build
     last_only: bool = False
+    tricky: bool = False
 
 
 IDEAS: list[Idea] = []
 """Every idea, in the order of the family modules; filled by `idea`."""
 
 
-def idea(family: Family, *, last_only: bool = False) -> Callable[[Build], Build]:
+def idea(family: Family, *, last_only: bool = False, tricky: bool = False) -> Callable[[Build], Build]:
     """Register a builder under its function's name."""
 
     def register(build: Build) -> Build:
-        IDEAS.append(Idea(build.__name__, family, build, last_only))
+        IDEAS.append(Idea(build.__name__, family, build, last_only, tricky))
         return build
 
     return register
@@ -208,7 +212,7 @@ class Maker:
     def main(self, low: int, high: int) -> Quantity:
         """The chain's previous quantity, or a literal if there is none. Raises Unfit if it is not in [low, high]."""
         if self.given is None:
-            return self.number(low, high)
+            return self.number(low, min(high, MAX_START))
         self.require(low <= self.given.value <= high)
         return self.given
 
@@ -236,7 +240,7 @@ class Maker:
         """A block whose quantity has a noun phrase: `scene` sets it up, `what` names it ("the area")."""
         if self.named:
             told = self.choose(
-                f"let {self.name} be {what}.", f"{self.name} is {what}.", f"call {what} {self.name}."
+                f"let {self.name} be {what}.", f"{self.name} is {what}.", f"write {self.name} for {what}."
             )
             if self.asked:
                 told += self.choose(f" what is {self.name}?", f" find {self.name}.")

@@ -43,7 +43,7 @@ class Level(StrEnum):
     MEDIUM = "medium"
     """Two or three blocks: 3 or 4 code steps."""
     OLYMPIAD = "olympiad"
-    """Three blocks or more, of at least three families: 5 to 8 code steps."""
+    """Three blocks or more, of at least three families, one at least of a tricky idea: 5 to 8 code steps."""
 
 
 class Split(StrEnum):
@@ -178,10 +178,9 @@ def _draw(random: Random, level: Level) -> Exercise:
         if drawn is None:
             continue
         ideas, chain = drawn
-        families = {idea.family for idea in ideas}
         if sum(len(block.steps) for block in chain) + 1 != num_code_steps:
             continue
-        if level is Level.OLYMPIAD and len(families) < 3:
+        if level is Level.OLYMPIAD and not _is_olympiad(ideas):
             continue
         texts = [block.text for block in chain]
         weights_of_counts = NUM_DISTRACTORS[level]
@@ -196,6 +195,11 @@ def _draw(random: Random, level: Level) -> Exercise:
             source=f"curriculum/{ideas[-1].family.value}",
         )
         return Exercise(problem, level, tuple(ideas), tuple(chain))
+
+
+def _is_olympiad(ideas: Sequence[Idea]) -> bool:
+    """Whether a long chain is hard enough for the level: it mixes families, and one of its ideas is tricky."""
+    return len({idea.family for idea in ideas}) >= 3 and any(idea.tricky for idea in ideas)
 
 
 def _chain(random: Random, length: int) -> tuple[list[Idea], list[Block]] | None:

@@ -52,7 +52,7 @@ def remainder(make: Maker) -> Block:
     return make.block(what, a.value % m.value, make.step("remainder", f"{a.code} % {m}", f"{a.code} // {m}"))
 
 
-@idea(Family.NUMBER_THEORY)
+@idea(Family.NUMBER_THEORY, tricky=True)
 def number_of_divisors(make: Maker) -> Block:
     a = make.main(4, 999)
     what = make.choose(f"the number of divisors of {a}", f"how many numbers divide {a}")
@@ -98,7 +98,7 @@ def award_prizes(make: Maker) -> Block:
     )
 
 
-@idea(Family.COUNTING)
+@idea(Family.COUNTING, tricky=True)
 def handshakes(make: Maker) -> Block:
     n = make.main(4, 90)
     scene = make.choose(
@@ -152,7 +152,7 @@ def chance(make: Maker) -> Block:
     )
 
 
-@idea(Family.FRACTIONS, last_only=True)
+@idea(Family.FRACTIONS, last_only=True, tricky=True)
 def part_left(make: Maker) -> Block:
     whole = make.main(4, 999)
     eaten = make.number(1, min(40, whole.value - 1))

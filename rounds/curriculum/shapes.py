@@ -27,7 +27,7 @@ def rectangle_perimeter(make: Maker) -> Block:
     )
 
 
-@idea(Family.GEOMETRY)
+@idea(Family.GEOMETRY, tricky=True)
 def triangle_area(make: Maker) -> Block:
     a, b = make.main(3, 300), make.number(2, 40)
     make.require(a.value * b.value % 2 == 0 and a.value * b.value <= MAX_VALUE)
@@ -58,7 +58,7 @@ def box_volume(make: Maker) -> Block:
 
 @idea(Family.GEOMETRY)
 def side_of_square(make: Maker) -> Block:
-    around = make.main(8, 2000) if make.given is not None else make.literal(4 * make.random.randint(3, 90))
+    around = make.main(8, 2000) if make.given is not None else make.literal(4 * make.random.randint(2, 24))
     make.require(around.value % 4 == 0)
     what = make.choose(
         f"the side of a square with perimeter {around}",
@@ -79,7 +79,7 @@ def mean_of_three(make: Maker) -> Block:
     return make.block(what, total // 3, add, make.step("divide by three", "total // 3", "total // 2"))
 
 
-@idea(Family.AVERAGES)
+@idea(Family.AVERAGES, tricky=True)
 def missing_value(make: Maker) -> Block:
     mean = make.main(3, 500)
     a = make.number(1, min(60, 2 * mean.value - 1))

@@ -63,7 +63,7 @@ def fewer_than(make: Maker) -> Block:
     )
 
 
-@idea(Family.QUANTITIES)
+@idea(Family.QUANTITIES, tricky=True)
 def more_than_unknown(make: Maker) -> Block:
     told, steps, old, value = _owner(make, 4)
     new, k = make.person(), make.number(2, min(60, value - 1))
@@ -117,7 +117,7 @@ def loss(make: Maker) -> Block:
     )
 
 
-@idea(Family.QUANTITIES)
+@idea(Family.QUANTITIES, tricky=True)
 def gives_part(make: Maker) -> Block:
     told, steps, who, value = _owner(make)
     k = make.divisor(value, 3, 5)
@@ -158,7 +158,7 @@ def time_needed(make: Maker) -> Block:
     )
 
 
-@idea(Family.RATES)
+@idea(Family.RATES, tricky=True)
 def closing_distance(make: Maker) -> Block:
     first, second, hours = make.main(5, 150), make.number(5, 60), make.number(2, 8)
     scene = make.choose(
@@ -204,7 +204,7 @@ def percent_of(make: Maker) -> Block:
     )
 
 
-@idea(Family.PERCENTAGES)
+@idea(Family.PERCENTAGES, tricky=True)
 def discount(make: Maker) -> Block:
     share, whole = _percent(make)
     make.require(share.value < 100)
@@ -220,7 +220,7 @@ def discount(make: Maker) -> Block:
     )
 
 
-@idea(Family.PERCENTAGES)
+@idea(Family.PERCENTAGES, tricky=True)
 def growth(make: Maker) -> Block:
     share, whole = _percent(make)
     scene = make.choose(
@@ -235,13 +235,13 @@ def growth(make: Maker) -> Block:
 
 def _percent(make: Maker) -> tuple[Quantity, Quantity]:
     """A percentage and a whole that it divides evenly."""
-    whole = make.main(4, 2000) if make.given is not None else make.literal(20 * make.random.randint(1, 50))
+    whole = make.main(4, 2000) if make.given is not None else make.literal(20 * make.random.randint(1, 20))
     shares = [share for share in range(5, 100, 5) if whole.value * share % 100 == 0]
     make.require(bool(shares))
     return make.literal(make.random.choice(shares)), whole
 
 
-@idea(Family.AGES)
+@idea(Family.AGES, tricky=True)
 def age_later(make: Maker) -> Block:
     age, years = make.main(5, 80), make.number(2, 20)
     who = make.person()

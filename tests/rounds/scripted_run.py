@@ -62,7 +62,7 @@ def main(folder: Path, kill_in: str) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         finish(stage_folder, manifest)
 
-    def scripted_value(_: Path) -> ScriptedValue:
+    def scripted_value(*_: object) -> ScriptedValue:
         return ScriptedValue(lambda text: (len(text) % 7 - 3) / 3)
 
     with (

@@ -24,11 +24,11 @@ from rounds.curriculum import (
     generate_exercises,
     split_of,
 )
-from rounds.curriculum.lessons import HARD_IDEAS, NOISE, SHARES, Noise, begin, lessons, run, teach
+from rounds.curriculum.lessons import NOISE, SHARES, Noise, begin, lessons, run, teach
 from rstar.problems import normalised_question
 from rstar.steps import Solution, StepKind, codes, parse_solution, render_solution
 
-NO_NOISE = Noise(hard_misconception=0, misconception=0, slip=0, stop=0, swap=0)
+NO_NOISE = Noise(tricky_misconception=0, misconception=0, slip=0, stop=0, swap=0)
 
 levels = st.sampled_from(Level)
 splits = st.sampled_from(Split)
@@ -148,7 +148,7 @@ def test_every_hard_idea_has_a_misconception() -> None:
         for idea, block in zip(exercise.ideas, exercise.blocks, strict=True)
         if any(step.misconception for step in block.steps)
     }
-    assert seen >= HARD_IDEAS
+    assert seen >= {idea.name for idea in IDEAS if idea.tricky}
 
 
 def test_curriculum_has_the_counts_asked_for_easy_first_with_distinct_ids() -> None:
@@ -188,7 +188,7 @@ def _share_right(level: Level, noise: Noise) -> float:
     return sum(right) / len(right)
 
 
-@pytest.mark.parametrize("fault", ["hard_misconception", "misconception", "slip", "stop", "swap"])
+@pytest.mark.parametrize("fault", ["tricky_misconception", "misconception", "slip", "stop", "swap"])
 def test_each_kind_of_noise_spoils_solutions(fault: str) -> None:
     noise = Noise(**{**dict.fromkeys(Noise.__slots__, 0.0), fault: 1.0})
     assert _share_right(Level.MEDIUM, NO_NOISE) == 1

@@ -161,7 +161,7 @@ def test_the_stored_trajectories_scored_again_get_the_scores_of_the_search(
     encode = partial(read_tokenizer(inputs["policy"]).encode, add_special_tokens=False)
 
     async def compare() -> int:
-        scorer, count = value_model(inputs["ppm"]), 0
+        scorer, count = value_model(inputs["ppm"], recipe.engine), 0
         scored = score_trajectories(
             Store(system.folder / STORE).trees(), scorer, format=FORMATS[recipe.prompt_format], encode=encode,
             max_output_chars=recipe.evaluation.search.max_output_chars,

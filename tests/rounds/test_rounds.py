@@ -186,7 +186,7 @@ def test_summaries_say_what_the_stores_hold(run: Path) -> None:
 def test_what_the_preference_model_said_of_a_step_is_its_first_value(real: Path) -> None:
     recipe = load_rounds("embedded", SETTINGS)[2]
     tree = max(trees(real, 3), key=lambda tree: len(tree.nodes))
-    scorer = value_model(real / "round2/ppm")
+    scorer = value_model(real / "round2/ppm", recipe.engine)
 
     async def score_again() -> list[tuple[float, float]]:
         from functools import partial
