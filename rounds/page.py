@@ -28,7 +28,7 @@ th, td { padding: 6px 14px 6px 0; text-align: right; border-bottom: 1px solid va
 th { font-weight: 600; color: var(--soft); }
 th:first-child, td:first-child { text-align: left; }
 tr.strong td { font-weight: 600; }
-table.wrapped td { white-space: normal; text-align: left; vertical-align: top; } table.wrapped td:first-child { min-width: 260px; }
+table.wrapped td { white-space: normal; text-align: left; vertical-align: top; } table.wrapped td:first-child { min-width: 180px; }
 table.wrapped th { text-align: left; }
 figure { margin: 16px 0 24px; } figure svg { display: block; max-width: 100%; height: auto; }
 .panels { display: grid; gap: 16px 28px; align-items: start; grid-template-columns: repeat(auto-fit, minmax(min(400px, 100%), 1fr)); }

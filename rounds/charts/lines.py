@@ -99,7 +99,7 @@ def losses(title: str, steps: Sequence[int], values: Sequence[float], *, colour:
 def _draw(axes: Axes, line: Line) -> None:
     axes.plot(
         [point.x for point in line.points], [100 * point.share for point in line.points], line.dashes,
-        color=line.colour, linewidth=2.2 if line.dashes == "-" else 1.6, zorder=3,
+        color=line.colour, linewidth=2.2 if line.dashes == "-" else 1.6, zorder=4 if line.dashes == "-" else 3,
         marker="" if line.dashes == ":" and len(line.points) > 1 else "o", markersize=4.5,
     )  # fmt: skip
 
@@ -116,7 +116,7 @@ def _percent_axis(axes: Axes, least: float) -> None:
 def _numbers(axes: Axes, lines: Sequence[Line]) -> None:
     """Beside the points of numbered lines, on the side where the nearest other line is not; the ends have labels."""
     for place, line in enumerate(lines):
-        for point in line.points[:-1] if line.numbered else ():
+        for at, point in enumerate(line.points[:-1] if line.numbered else ()):
             others = [
                 (abs(p.share - point.share), p.share, other)
                 for other, another in enumerate(lines)
@@ -125,9 +125,13 @@ def _numbers(axes: Axes, lines: Sequence[Line]) -> None:
             ]
             _, nearest, other = min(others, default=(1.0, 0.0, place))
             above = nearest < point.share or (nearest == point.share and place < other) or point.share < LOW
+            # Beside an interval's bar, on the side where the line is not.
+            rising = line.points[at + 1].share >= point.share
+            side = 0 if point.low is None else -1 if rising == above else 1
             axes.annotate(
-                f"{100 * point.share:.0f}", (point.x, 100 * point.share), (0, 5 if above else -5), textcoords="offset points",
-                ha="center", va="bottom" if above else "top", fontsize=9, color=line.colour, zorder=4, bbox=_BEHIND_TEXT,
+                f"{100 * point.share:.0f}", (point.x, 100 * point.share), (3 * side, 5 if above else -5),
+                textcoords="offset points", ha=("right", "center", "left")[side + 1], va="bottom" if above else "top",
+                fontsize=9, color=line.colour, zorder=4, bbox=_BEHIND_TEXT,
             )  # fmt: skip
 
 

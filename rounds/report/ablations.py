@@ -69,9 +69,8 @@ def _training_sets(table: Mapping[str, Any]) -> list[Block]:
     }
     rows = [
         [
-            f"over {TRAINING_SETS[name][0]}",
+            f"ours over {TRAINING_SETS[name][0]}",
             *(_difference(table[level]["over"][name]) for level in levels),
-            "–",
         ]
         for name in table[ALL_LEVELS]["over"]
     ]
@@ -86,7 +85,8 @@ def _training_sets(table: Mapping[str, Any]) -> list[Block]:
             _panels(found, TRAINING_SETS, published.TRAINING_SETS_MATH),
             "The policy alone on held-out problems, by training set (the paper's table 7).",
         ),
-        _table("trained on", found, TRAINING_SETS, published.TRAINING_SETS_MATH, rows),
+        _table("trained on", found, TRAINING_SETS, published.TRAINING_SETS_MATH),
+        Table(["points (95% interval)", *levels], rows, wrapped=True),
     ]
 
 
@@ -97,8 +97,7 @@ def _value_models(table: Mapping[str, Any]) -> list[Block]:
         **{name: {level: table[level]["searches"][name] for level in levels} for name in ("pqm", "ppm")},
     }
     rows = [
-        [text, *(_difference(table[level][key]) for level in levels), "–"]
-        for key, text in COMPARISONS.items()
+        [text, *(_difference(table[level][key]) for level in levels)] for key, text in COMPARISONS.items()
     ]
     tokens = {name: by_level[ALL_LEVELS]["tokens"] for name, by_level in found.items()}
     return [
@@ -114,7 +113,8 @@ def _value_models(table: Mapping[str, Any]) -> list[Block]:
             _panels(found, VALUE_MODELS, published.VALUE_MODELS_MATH),
             "Held-out problems by value model (the paper's table 8).",
         ),
-        _table("value model", found, VALUE_MODELS, published.VALUE_MODELS_MATH, rows),
+        _table("value model", found, VALUE_MODELS, published.VALUE_MODELS_MATH),
+        Table(["points (95% interval)", *levels], rows, wrapped=True),
     ]
 
 
@@ -136,18 +136,14 @@ def _panels(found: Points, names: Mapping[str, tuple[str, str]], paper: Mapping[
 
 
 def _table(
-    head: str,
-    found: Points,
-    names: Mapping[str, tuple[str, str]],
-    paper: Mapping[str, float],
-    differences: list[list[str]],
+    head: str, found: Points, names: Mapping[str, tuple[str, str]], paper: Mapping[str, float]
 ) -> Table:
     levels = list(found[next(iter(names))])
     rows = [
         [label, *(accuracy_text(found[name][level]) for level in levels), percent(paper[name])]
         for name, (label, _) in names.items()
     ]
-    return Table([head, *levels, "paper, MATH"], rows + differences, frozenset({len(rows) - 1}))
+    return Table([head, *levels, "paper, MATH"], rows, frozenset({len(rows) - 1}))
 
 
 def _difference(one: Mapping[str, Any]) -> str:

@@ -137,6 +137,7 @@ def scaling_section(facts: RunFacts) -> list[Block]:
             "than there are. A filled point is a difference whose 95% interval excludes zero; hollow: not told apart. Intervals "
             "are not corrected for their number."
         ),
+        _verdict_table(budgets),
         Figure(
             "verdict", _differences(budgets), "Search minus baseline at equal tokens, in percentage points."
         ),
