@@ -254,7 +254,7 @@ def test_a_round_before_the_last_has_its_own_scaling() -> None:
     ("setting", "same"),
     [
         ("rounds.4.pairs.min_q_margin=0.25", {"random", "rejection", "policies"}),
-        ("rounds.4.ppm.learning_rate=0.001", {"random", "rejection", "policies"}),
+        ("rounds.4.ppm.learning_rate=0.002", {"random", "rejection", "policies"}),
         ("evaluation.num_samples=9", {"pqm", "orm", "random", "rejection", "policies"}),
         ("rounds.4.sft.learning_rate=0.001", {"random/sft_set", "rejection/samples", "rejection/sft_set"}),
         ("rounds.4.search.c_uct=3", set()),
