@@ -14,7 +14,7 @@ from policy.sft_sets import sft_set
 from policy.sft_table import read_examples
 from policy.sft_table import to_table as examples_table
 from ppm.config import Objective
-from ppm.groups import LabelledGroup, PairKind, PairReport
+from ppm.groups import LabelledGroup, PairGroup, PairKind, PairReport
 from ppm.labels import labelled_set
 from ppm.pair_table import read_groups
 from ppm.pair_table import to_table as pairs_table
@@ -103,7 +103,7 @@ def make_pairs(recipe: RoundRecipe, folder: Path, inputs: Mapping[str, Path]) ->
             "search.num_candidates), or loosen pairs.min_q_margin, pairs.min_edit_distance or pairs.max_tokens"
         )
     with _new_store(folder).writer(round=recipe.round_index, settings=recipe.pairs) as writer:
-        writer.write_table(Kind.PAIRS, pairs_table(made.groups))
+        writer.write_table(Kind.PAIRS, pairs_table(sorted(made.groups, key=_tree_of)))
     return {"problems": len(with_pairs), **pair_summary(made.report)}
 
 
@@ -161,7 +161,7 @@ def make_ppm(recipe: RoundRecipe, folder: Path, inputs: Mapping[str, Path]) -> d
         stores = [(inputs["search"] / STORE, recipe.round_index), *_earlier(recipe, inputs, "search")]
         trees = itertools.chain.from_iterable(Store(store).trees(index) for store, index in stores)
         reading = _reading(recipe, inputs["policy"])
-        labelled = labelled_set(trees, objective=config.objective, **reading).groups
+        labelled = sorted(labelled_set(trees, objective=config.objective, **reading).groups, key=_tree_of)
     result = train(groups, base=inputs["policy"], out=folder, config=config, seed=seed, labelled=labelled)
     _, held_out = split(groups, share=config.held_out_share, seed=seed)
     spared = {group.problem_id for group in held_out}
@@ -184,6 +184,11 @@ def make_ppm(recipe: RoundRecipe, folder: Path, inputs: Mapping[str, Path]) -> d
         "logging_steps": config.logging_steps,
         "joules": energy.joules(),
     }
+
+
+def _tree_of(group: PairGroup | LabelledGroup) -> tuple[str, int]:
+    """By which groups are sorted: a store has its trees in the order in which they ended, and that is chance."""
+    return group.problem_id, group.tree_index
 
 
 def _reading(recipe: RoundRecipe, model: Path) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from policy.sft_table import read_examples
 from ppm.pair_table import read_groups
 from rounds.artifact import STORE, Manifest, hash_files, read_manifest
 from rounds.driver import Progress, status
@@ -199,6 +200,16 @@ def test_a_preference_model_learns_from_the_pairs_of_earlier_rounds_where_the_re
     assert set(manifest(scripted, "round3/ppm").inputs) == inputs
 
 
+def test_pairs_stand_in_the_order_of_problems_whatever_tree_ended_first(run: Path) -> None:
+    for index in ROUNDS:
+        keys = [(g.problem_id, g.tree_index) for g in read_groups(run / f"round{index}/pairs" / STORE, index)]
+        assert keys == sorted(keys)
+        examples = [
+            example.problem_id for example in read_examples(run / f"round{index}/sft_set" / STORE, index)
+        ]
+        assert examples == sorted(examples)
+
+
 # --- through the command line, with the real models ---
 
 
@@ -376,7 +387,7 @@ def test_passes_take_the_first_tree_on_and_then_search_others_with_all_rollouts(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(3600)
 def test_rounds_killed_in_every_stage_and_run_again_end_in_the_same_trees_rows_and_weights(
     scripted: Path, tmp_path: Path
 ) -> None:
