@@ -14,14 +14,15 @@ from policy.attempts import ATTEMPTS, Attempt, by_problem, read_attempts
 from policy.evaluate import Comparison, Evaluation, Point, at_equal_tokens, doublings
 from policy.selection import Method
 from policy.statistics import ALL_LEVELS, PairedDifference, paired_difference, pass_rates
+from rounds.ablation_stages import FOLDER
+from rounds.ablations import METHOD
 from rounds.artifact import STORE
-from rounds.evaluation import LEVELS, VALUE_MODELS
+from rounds.evaluation import LEVELS, VALUE_MODELS, samples_file
 from rounds.searching import outcomes
 from rstar.store import Outcome, Store
 
 COMPARED = (Method.BEST, Method.TOP_VOTE)
 """How the full system selects where it is compared: the paper's rule, and that of its released code."""
-ABLATIONS = "ablations"
 POLICIES = {"random": "random correct trajectories", "rejection": "rejection sampling"}
 """Folders of policies trained on something else, and what that is."""
 
@@ -91,9 +92,9 @@ def scored_samples(runs: Sequence[Run], value_model: str) -> Evaluation | None:
     for run in runs:
         stages = [run.scaling or ""]
         if ablated(run, "scaling", "policy", "policy"):
-            stages.append(f"{ABLATIONS}/scaling")
+            stages.append(f"{FOLDER}/scaling")
         for stage in stages:
-            path = run.folder / stage / f"samples-{value_model}.jsonl"
+            path = run.folder / stage / samples_file(value_model)
             if run.seed not in found and path.is_file():
                 found[run.seed] = read_attempts(path)
     return pooled(runs, lambda run: found[run.seed]) if len(found) == len(runs) else None
@@ -101,16 +102,16 @@ def scored_samples(runs: Sequence[Run], value_model: str) -> Evaluation | None:
 
 def ablated(run: Run, stage: str, name: str, own: str) -> bool:
     """There is this ablation, and it is of the last round: its input `name` is that round's stage `own`."""
-    made, replaced = run.manifest(f"{ABLATIONS}/{stage}"), run.manifest(f"round{run.last_round}/{own}")
+    made, replaced = run.manifest(f"{FOLDER}/{stage}"), run.manifest(f"round{run.last_round}/{own}")
     return made is not None and replaced is not None and made.inputs[name] == replaced.fingerprint
 
 
 def policy_ablation_table(runs: Sequence[Run]) -> str:
     """The last greedy policy against those trained on other verified solutions (the paper's table 7)."""
-    if not all(ablated(run, "policies", "top_mean_q", "evaluation") for run in runs):
+    if not all(ablated(run, "policies", METHOD, "evaluation") for run in runs):
         return ""
     names = {"top mean Q": f"round{runs[0].last_round}/evaluation"}
-    names |= {what: f"{ABLATIONS}/{name}/evaluation" for name, what in POLICIES.items()}
+    names |= {what: f"{FOLDER}/{name}/evaluation" for name, what in POLICIES.items()}
     found = {name: [outcomes(run.folder / stage / STORE) for run in runs] for name, stage in names.items()}
     own = found["top mean Q"]
 
@@ -146,7 +147,7 @@ def value_ablation_table(runs: Sequence[Run]) -> str:
     if orm is None or not all(ablated(run, "scaling", "system", "system") for run in runs):
         return ""
     ppm = pooled(runs, lambda run: read_attempts(run.folder / f"round{run.last_round}/system" / ATTEMPTS))
-    pqm = pooled(runs, lambda run: read_attempts(run.folder / ABLATIONS / "pqm/system" / ATTEMPTS))
+    pqm = pooled(runs, lambda run: read_attempts(run.folder / FOLDER / "pqm/system" / ATTEMPTS))
     rows = []
     for level, ids in ppm.levels(LEVELS).items():
         points = [one.point(ids, Method.BEST, one.num_trees) for one in (ppm, pqm)]

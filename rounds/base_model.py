@@ -68,7 +68,7 @@ class BaseModelConfig:
     """All that decides the base model; the defaults made the shipped one."""
 
     seed: int = 0
-    num_lessons: int = 80_000
+    num_lessons: int = 110_000
     num_tokenizer_lessons: int = 20_000
     vocab_size: int = 768
     num_layers: int = 4
