@@ -151,7 +151,8 @@ def _markdown(block: Block) -> str:
                 else table
             )
         case Figure(_, _, caption, _):
-            images = " ".join(f"![{caption}]({file})" for file in block.files())
+            first_sentence = caption.partition(". ")[0]
+            images = " ".join(f"![{first_sentence}]({file})" for file in block.files())
             return f"{images}\n\n*{caption}*"
         case Code(text):
             return f"```text\n{text}\n```"

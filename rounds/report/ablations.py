@@ -34,7 +34,7 @@ COMPARISONS = {
 ORDERING = {
     "yes": "holds here: every step of it is outside its interval",
     "no": "does not hold here: one pair is the other way round, outside its interval",
-    "not told apart": "can neither be shown nor refuted with so many problems",
+    "not told apart": "can be neither shown nor refuted with this many problems",
 }
 Points = Mapping[str, Mapping[str, Mapping[str, Any]]]
 """Variant to level to point."""

@@ -121,8 +121,8 @@ def scaling_section(facts: RunFacts) -> list[Block]:
     return [
         heading,
         Paragraph(
-            "Whoever samples more is right more often, so methods are compared by what they make of the same number of tokens. "
-            f"{_opening(budgets)}"
+            "Whoever samples more is right more often, so methods are compared by what they make of the same number of tokens, on "
+            f"{scaling['problems'][ALL_LEVELS]:,} held-out problems. {_opening(budgets)}"
         ),
         Figure(
             "scaling",
@@ -135,8 +135,8 @@ def scaling_section(facts: RunFacts) -> list[Block]:
         Heading("Verdict", 3),
         Paragraph(
             "Search minus each baseline, on the same problems, at the largest number of trees whose tokens buy no more samples "
-            "than there are. A filled point is a difference whose 95% interval excludes zero; hollow: not told apart. Intervals "
-            "are not corrected for their number."
+            "than there are; greedy is a single path, whatever the tokens. A filled point is a difference whose 95% interval "
+            "excludes zero; hollow: not told apart. Intervals are not corrected for their number."
         ),
         _verdict_table(budgets),
         Figure(
