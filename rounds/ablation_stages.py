@@ -24,7 +24,7 @@ from rounds.evaluation import evaluation_seed, make_system_evaluation, single_sa
 from rounds.recipe import RoundRecipe
 from rounds.reporting import make_report
 from rounds.searching import make_evaluation
-from rounds.stages import RoundStages, scaling_stage, search_settings
+from rounds.stages import RoundStages, labelled_trees, scaling_stage, search_settings
 from rounds.training import make_policy, make_ppm, make_sft_set
 from rstar.config import require, to_plain
 
@@ -52,7 +52,8 @@ def ablation_stages(
     if scaling is None:
         scaling = scaling_stage(recipe, f"round{recipe.round_index}/scaling", made["problems"], last)
         new.append(scaling)
-    value_models = _value_models(recipe, last, scaling)
+    searches = [made[f"round{one.round_index}/search"] for one in recipes]
+    value_models = _value_models(recipe, last, scaling, searches)
     policies = _policies(recipe, last)
     new += [*value_models, *policies]
     which = "" if complete else f" LAST={recipe.round_index}"
@@ -68,7 +69,9 @@ def ablation_stages(
     return [*new, report]
 
 
-def _value_models(recipe: RoundRecipe, last: RoundStages, scaling: Stage) -> list[Stage]:
+def _value_models(
+    recipe: RoundRecipe, last: RoundStages, scaling: Stage, searches: Sequence[Stage]
+) -> list[Stage]:
     """Baselines of the preference model, trained from the same policy and trees, and what they are worth."""
 
     def model(objective: Objective, purpose: str) -> Stage:
@@ -77,7 +80,7 @@ def _value_models(recipe: RoundRecipe, last: RoundStages, scaling: Stage) -> lis
             name=f"{FOLDER}/{objective}/model",
             purpose=purpose,
             settings={"ppm": last.ppm.settings["ppm"] | {"objective": str(objective)}},
-            inputs={**last.ppm.inputs, "search": last.search},
+            inputs={**last.ppm.inputs, **labelled_trees(recipe, searches)},
             work=partial(make_ppm, replace(recipe, ppm=replace(recipe.ppm, objective=objective))),
         )
 

@@ -27,7 +27,7 @@ from rounds.pools import file_hashes, make_problems
 from rounds.recipe import EMBEDDED, RoundRecipe
 from rounds.reporting import make_report
 from rounds.searching import EARLIER, make_evaluation, make_search
-from rounds.training import earlier_pairs, make_pairs, make_policy, make_ppm, make_sft_set
+from rounds.training import earlier, make_pairs, make_policy, make_ppm, make_sft_set
 from rstar.config import Guidance, SearchConfig, greedy, require, to_plain
 
 _SPEED_ONLY = {
@@ -172,9 +172,9 @@ def _round(
     )
     drawn_from: dict[str, Stage | ExternalInput] = {"pairs": pairs, "policy": policy}
     if recipe.earlier_pairs:
-        drawn_from |= {earlier_pairs(index): one.pairs for index, one in enumerate(before, 1)}
+        drawn_from |= {earlier("pairs", index): one.pairs for index, one in enumerate(before, 1)}
     if recipe.ppm.objective is not Objective.PPM:
-        drawn_from["search"] = search
+        drawn_from |= labelled_trees(recipe, [*(one.search for one in before), search])
     ppm = Stage(
         name=f"{here}/ppm",
         purpose="the policy trained to tell them apart",
@@ -201,6 +201,15 @@ def _round(
         search=search, sft_set=sft_set, policy=policy, pairs=pairs, ppm=ppm, evaluation=evaluation, system=system,
         ppm_evaluation=fixed_policy,
     )  # fmt: skip
+
+
+def labelled_trees(recipe: RoundRecipe, searches: Sequence[Stage]) -> dict[str, Stage]:
+    """Inputs of a baseline of the preference model: the trees that the pairs are drawn from, given those of each round."""
+    *before, own = searches
+    found = (
+        {earlier("search", index): one for index, one in enumerate(before, 1)} if recipe.earlier_pairs else {}
+    )
+    return {"search": own, **found}
 
 
 def _searched_evaluation(
