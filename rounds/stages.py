@@ -27,7 +27,11 @@ from rounds.pools import file_hashes, make_problems
 from rounds.recipe import EMBEDDED, RoundRecipe
 from rounds.reporting import make_report
 from rounds.searching import EARLIER, make_evaluation, make_search
+<<<<<<< HEAD
 from rounds.training import make_pairs, make_policy, make_ppm, make_sft_set, of_round
+=======
+from rounds.training import earlier, make_pairs, make_policy, make_ppm, make_sft_set
+>>>>>>> ablations
 from rstar.config import Guidance, SearchConfig, greedy, require, to_plain
 
 _SPEED_ONLY = {
@@ -173,9 +177,15 @@ def _round(
     before_searches = [one.search for one in before]
     drawn_from: dict[str, Stage | ExternalInput] = {"pairs": pairs, "policy": policy}
     if recipe.earlier_pairs:
+<<<<<<< HEAD
         drawn_from |= {of_round("pairs", index): one.pairs for index, one in enumerate(before, 1)}
     if recipe.ppm.objective is not Objective.PPM:
         drawn_from |= labels_from(recipe, [*before_searches, search])
+=======
+        drawn_from |= {earlier("pairs", index): one.pairs for index, one in enumerate(before, 1)}
+    if recipe.ppm.objective is not Objective.PPM:
+        drawn_from |= labelled_trees(recipe, [*(one.search for one in before), search])
+>>>>>>> ablations
     ppm = Stage(
         name=f"{here}/ppm",
         purpose="the policy trained to tell them apart",
@@ -202,6 +212,15 @@ def _round(
         search=search, sft_set=sft_set, policy=policy, pairs=pairs, ppm=ppm, evaluation=evaluation, system=system,
         ppm_evaluation=fixed_policy,
     )  # fmt: skip
+
+
+def labelled_trees(recipe: RoundRecipe, searches: Sequence[Stage]) -> dict[str, Stage]:
+    """Inputs of a baseline of the preference model: the trees that the pairs are drawn from, given those of each round."""
+    *before, own = searches
+    found = (
+        {earlier("search", index): one for index, one in enumerate(before, 1)} if recipe.earlier_pairs else {}
+    )
+    return {"search": own, **found}
 
 
 def _searched_evaluation(
