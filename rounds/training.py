@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import shutil
 from collections import Counter
 from collections.abc import Mapping
@@ -131,21 +130,9 @@ def _reasons(report: PairReport) -> str:
     )
 
 
-<<<<<<< HEAD
-def of_round(name: str, round_index: int) -> str:
-    """Name of an input, "pairs" or "search", that is an earlier round's."""
-    return f"{name}{round_index}"
-
-
-def _earlier(recipe: RoundRecipe, inputs: Mapping[str, Path], name: str) -> list[tuple[Path, int]]:
-    """The stores of earlier rounds among the inputs, with their rounds."""
-    names = {index: of_round(name, index) for index in range(1, recipe.round_index)}
-    return [(inputs[one] / STORE, index) for index, one in names.items() if one in inputs]
-=======
 def earlier(what: str, round_index: int) -> str:
     """Name of the input with the `pairs` or the `search` of an earlier round."""
     return f"{what}{round_index}"
->>>>>>> ablations
 
 
 def make_ppm(recipe: RoundRecipe, folder: Path, inputs: Mapping[str, Path]) -> dict[str, Any]:
@@ -158,16 +145,6 @@ def make_ppm(recipe: RoundRecipe, folder: Path, inputs: Mapping[str, Path]) -> d
     energy = EnergyMeter()
     config, seed = recipe.ppm, recipe.stage_seed("ppm")
     own = read_groups(inputs["pairs"] / STORE, recipe.round_index)
-<<<<<<< HEAD
-    groups = [
-        *own,
-        *(group for store, index in _earlier(recipe, inputs, "pairs") for group in read_groups(store, index)),
-    ]
-    labelled: Sequence[LabelledGroup] = ()
-    if config.objective is not Objective.PPM:
-        stores = [(inputs["search"] / STORE, recipe.round_index), *_earlier(recipe, inputs, "search")]
-        trees = itertools.chain.from_iterable(Store(store).trees(index) for store, index in stores)
-=======
     groups = list(own)
     searches = {recipe.round_index: inputs["search"]} if "search" in inputs else {}
     for index in range(1, recipe.round_index):
@@ -177,7 +154,6 @@ def make_ppm(recipe: RoundRecipe, folder: Path, inputs: Mapping[str, Path]) -> d
             searches[index] = inputs[name]
     labelled: list[LabelledGroup] = []
     if config.objective is not Objective.PPM:
->>>>>>> ablations
         reading = _reading(recipe, inputs["policy"])
         for index, path in searches.items():
             trees = Store(path / STORE).trees(index)
@@ -195,7 +171,7 @@ def make_ppm(recipe: RoundRecipe, folder: Path, inputs: Mapping[str, Path]) -> d
         "objective": str(config.objective),
         "groups": result.num_groups,
         "pairs": result.num_pairs,
-        "held_out_pairs": found.num_pairs,
+        "held_out_pairs": result.num_held_out_pairs,
         "steps": result.num_steps,
         "best_step": result.best_step,
         "accuracy": found.overall,
