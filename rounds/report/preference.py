@@ -22,7 +22,7 @@ from rounds.report.facts import (
     plain_point,
     titled,
 )
-from rounds.training import of_round
+from rounds.training import earlier
 
 CHANCE = 0.5
 
@@ -34,7 +34,7 @@ def preference_section(facts: RunFacts) -> list[Block]:
     learned_from = facts.manifests[f"round{facts.last}/ppm"].inputs
     others = (
         " and on those of earlier rounds"
-        if any(of_round("pairs", i) in learned_from for i in facts.rounds)
+        if any(earlier("pairs", i) in learned_from for i in facts.rounds)
         else ""
     )
     return [
