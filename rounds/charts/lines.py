@@ -16,6 +16,8 @@ LABEL_GAP = 0.085
 """Between the names of two lines, as a share of the axis' height."""
 LOW = 0.06
 """A share below which there is no room for its number between the point and the axis."""
+CLOSE = 0.2
+"""Shares that lie this near have their numbers on opposite sides; those of others follow the bend of the line."""
 _BEHIND_TEXT = {"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.8}
 
 
@@ -87,13 +89,20 @@ def by_tokens(title: str, lines: Sequence[Line]) -> str:
 
 
 def losses(title: str, steps: Sequence[int], values: Sequence[float], *, colour: str, ylabel: str) -> str:
-    """One panel: a training loss over optimiser steps."""
+    """One panel: a training loss over optimiser steps, and its mean over a twentieth of them."""
     figure, axes = canvas(*PANEL, title=title)
-    axes.plot(steps, values, color=colour, linewidth=1.6, marker="o" if len(steps) == 1 else "")
+    half = len(values) // 40
+    smooth = [_mean(values[max(0, at - half) : at + half + 1]) for at in range(len(values))]
+    axes.plot(steps, values, color=colour, linewidth=0.8, alpha=0.35)
+    axes.plot(steps, smooth, color=colour, linewidth=1.8, marker="o" if len(steps) == 1 else "")
     axes.set_ylim(bottom=0)
     axes.set_xlabel("optimiser step")
     axes.set_ylabel(ylabel)
     return svg(figure)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
 
 
 def _draw(axes: Axes, line: Line) -> None:
@@ -123,8 +132,12 @@ def _numbers(axes: Axes, lines: Sequence[Line]) -> None:
                 for p in another.points
                 if other != place and p.x == point.x
             ]
-            _, nearest, other = min(others, default=(1.0, 0.0, place))
-            above = nearest < point.share or (nearest == point.share and place < other) or point.share < LOW
+            distance, nearest, other = min(others, default=(1.0, 0.0, place))
+            if distance > CLOSE:
+                above = not (at and line.points[at - 1].share > point.share < line.points[at + 1].share)
+            else:
+                above = nearest < point.share or (nearest == point.share and place < other)
+            above = above or point.share < LOW
             # Beside an interval's bar, on the side where the line is not.
             rising = line.points[at + 1].share >= point.share
             side = 0 if point.low is None else -1 if rising == above else 1

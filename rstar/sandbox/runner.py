@@ -143,9 +143,14 @@ class Runner:
         """Run one step: its verdict, and the error in one line."""
         try:
             exec(compile(code, "<step>", "exec", dont_inherit=True), self.namespace)
+        except MemoryError as error:
+            failure = _describe_in_little_memory(error)
         except BaseException as error:
             return classify(error), describe(error)
-        return wire.OK, ""
+        else:
+            return wire.OK, ""
+        self.namespace.clear()  # nothing runs after a step that failed, and what it holds leaves no room for the report
+        return wire.MEMORY, failure
 
     def _report(self, verdict: int, error: str) -> None:
         self.stderr.take()
@@ -177,6 +182,13 @@ def classify(error: BaseException) -> int:
     if type(error) is RuntimeError and error.args == (_NO_THREAD,):
         return wire.BLOCKED
     return wire.ERROR
+
+
+def _describe_in_little_memory(error: MemoryError) -> str:
+    try:
+        return describe(error)
+    except MemoryError:
+        return "MemoryError"
 
 
 def describe(error: BaseException) -> str:

@@ -40,6 +40,7 @@ TINY = BaseModelConfig(
     vocab_size=400,
     num_layers=1,
     num_heads=1,
+    num_kv_heads=1,
     intermediate_size=64,
     num_eval_problems=0,
     training=replace(TRAINING, global_batch_size=8, micro_batch_size=8, logging_steps=1),

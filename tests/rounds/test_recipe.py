@@ -26,8 +26,8 @@ def test_every_shipped_recipe_has_four_rounds_that_survive_being_printed(name: s
         assert load(name, recipe.round_index) == recipe
 
 
-def test_the_rounds_of_the_embedded_recipe_are_the_papers() -> None:
-    recipes = load_rounds("embedded")
+def test_the_rounds_of_the_long_recipe_are_the_papers() -> None:
+    recipes = load_rounds("embedded-long")
     searches = [recipe.search for recipe in recipes]
     terminal, ppm = Guidance.TERMINAL, Guidance.PPM
     assert [search.guidance for search in searches] == [terminal, terminal, ppm, ppm]
@@ -178,7 +178,7 @@ def test_a_wrong_recipe_is_one_line_that_says_where_and_what_would_be_right(
         (
             "embedded",
             1,
-            ["rounds.4.unsolved.num_rollouts=[16]"],
+            ["rounds.4.unsolved.num_rollouts=[8]"],
             r"^embedded.yaml, round 4: unsolved.num_rollouts is",
         ),
         ("embedded", 1, ["seed.x=1"], r"seed is a value, not a section"),
