@@ -10,7 +10,7 @@ from typing import Any
 from ppm.config import PairConfig, PPMConfig
 from rounds.artifact import STORE, read_manifest
 from rounds.pools import EVALUATION
-from rounds.training import of_round
+from rounds.training import earlier as earlier_input
 from rstar.config import build
 from rstar.problems import Problem, read_problems
 from rstar.store import Store
@@ -39,7 +39,7 @@ class FinishedRun:
         manifest = read_manifest(self.folder / self.here / "ppm")
         assert manifest is not None, f"{self.folder / self.here} is complete"
         earlier = range(1, self.round_index)
-        return [self.round_index, *(i for i in earlier if of_round("pairs", i) in manifest.inputs)]
+        return [self.round_index, *(i for i in earlier if earlier_input("pairs", i) in manifest.inputs)]
 
     def trees(self, round_index: int) -> list[Tree]:
         return list(Store(self.folder / f"round{round_index}" / "search" / STORE).trees(round_index))

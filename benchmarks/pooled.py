@@ -28,7 +28,8 @@ POLICIES = {"random": "random correct trajectories", "rejection": "rejection sam
 
 
 def equal_token_tables(runs: Sequence[Run]) -> Iterator[str]:
-    """Per selection: the full system at 1, 2, 4, ... trees against each baseline at its tokens, by level."""
+    """Per selection: the full system at 1, 2, 4, ... trees, by level; each baseline at its tokens, or fewer where it has no
+    more samples (*), and the full system's lead over it in points."""
     if None in [run.scaling for run in runs]:
         return
     searches = pooled(runs, scaling_attempts)
@@ -51,8 +52,7 @@ def equal_token_tables(runs: Sequence[Run]) -> Iterator[str]:
                 rows.append(row)
         header = ["level (problems)", "trees", "tokens per problem", f"full system, {method}", *baselines]
         yield markdown(
-            "Full system against the policy's samples at equal tokens: accuracy of the baseline, and the full system's "
-            f"lead in points (95 % interval), {len(runs)} seeds pooled; *: it spends fewer tokens, having no more samples",
+            f"Full system ({method}) and the policy's samples at equal tokens, {len(runs)} seeds pooled; *: has no more samples",
             header, rows,
         )  # fmt: skip
 

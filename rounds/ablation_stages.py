@@ -24,7 +24,7 @@ from rounds.evaluation import evaluation_seed, make_system_evaluation, single_sa
 from rounds.recipe import RoundRecipe
 from rounds.reporting import make_report
 from rounds.searching import make_evaluation
-from rounds.stages import RoundStages, labels_from, scaling_stage, search_settings
+from rounds.stages import RoundStages, labelled_trees, scaling_stage, search_settings
 from rounds.training import make_policy, make_ppm, make_sft_set
 from rstar.config import require, to_plain
 
@@ -52,8 +52,8 @@ def ablation_stages(
     if scaling is None:
         scaling = scaling_stage(recipe, f"round{recipe.round_index}/scaling", made["problems"], last)
         new.append(scaling)
-    searches = [RoundStages.among(before, index).search for index in range(1, recipe.round_index + 1)]
-    value_models = _value_models(recipe, last, searches, scaling)
+    searches = [made[f"round{one.round_index}/search"] for one in recipes]
+    value_models = _value_models(recipe, last, scaling, searches)
     policies = _policies(recipe, last)
     new += [*value_models, *policies]
     which = "" if complete else f" LAST={recipe.round_index}"
@@ -70,7 +70,7 @@ def ablation_stages(
 
 
 def _value_models(
-    recipe: RoundRecipe, last: RoundStages, searches: Sequence[Stage], scaling: Stage
+    recipe: RoundRecipe, last: RoundStages, scaling: Stage, searches: Sequence[Stage]
 ) -> list[Stage]:
     """Baselines of the preference model, trained from the same policy and trees, and what they are worth."""
 
@@ -80,7 +80,7 @@ def _value_models(
             name=f"{FOLDER}/{objective}/model",
             purpose=purpose,
             settings={"ppm": last.ppm.settings["ppm"] | {"objective": str(objective)}},
-            inputs={**last.ppm.inputs, **labels_from(recipe, searches)},
+            inputs={**last.ppm.inputs, **labelled_trees(recipe, searches)},
             work=partial(make_ppm, replace(recipe, ppm=replace(recipe.ppm, objective=objective))),
         )
 

@@ -37,7 +37,7 @@ details { margin: 12px 0 20px; } summary { cursor: pointer; color: var(--accent)
 figcaption { color: var(--soft); font-size: 14px; margin-top: 6px; }
 nav { columns: 2 260px; margin: 16px 0 8px; font-size: 15px; } nav a { display: block; padding: 2px 0; color: var(--accent); text-decoration: none; }
 nav a:hover { text-decoration: underline; }
-pre { background: var(--tint); border: 1px solid var(--line); border-radius: 6px; padding: 12px 14px; overflow-x: auto; font: 13px/1.45 ui-monospace, SFMono-Regular, Menlo, monospace; }
+pre { background: var(--tint); border: 1px solid var(--line); border-radius: 6px; padding: 12px 14px; white-space: pre-wrap; overflow-wrap: anywhere; font: 13px/1.45 ui-monospace, SFMono-Regular, Menlo, monospace; }
 .cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(max(150px, 30%), 1fr)); gap: 12px; margin: 20px 0; }
 .card { border: 1px solid var(--line); border-radius: 8px; padding: 12px 16px; background: var(--tint); }
 .card b { display: block; font-size: 22px; white-space: nowrap; color: var(--accent); } .card span { color: var(--soft); font-size: 14px; }
@@ -151,7 +151,8 @@ def _markdown(block: Block) -> str:
                 else table
             )
         case Figure(_, _, caption, _):
-            images = " ".join(f"![{caption}]({file})" for file in block.files())
+            first_sentence = caption.partition(". ")[0]
+            images = " ".join(f"![{first_sentence}]({file})" for file in block.files())
             return f"{images}\n\n*{caption}*"
         case Code(text):
             return f"```text\n{text}\n```"

@@ -27,7 +27,7 @@ from rounds.pools import file_hashes, make_problems
 from rounds.recipe import EMBEDDED, RoundRecipe
 from rounds.reporting import make_report
 from rounds.searching import EARLIER, make_evaluation, make_search
-from rounds.training import make_pairs, make_policy, make_ppm, make_sft_set, of_round
+from rounds.training import earlier, make_pairs, make_policy, make_ppm, make_sft_set
 from rstar.config import Guidance, SearchConfig, greedy, require, to_plain
 
 _SPEED_ONLY = {
@@ -170,12 +170,11 @@ def _round(
         inputs={"search": search, "base": base},
         work=partial(make_pairs, recipe),
     )
-    before_searches = [one.search for one in before]
     drawn_from: dict[str, Stage | ExternalInput] = {"pairs": pairs, "policy": policy}
     if recipe.earlier_pairs:
-        drawn_from |= {of_round("pairs", index): one.pairs for index, one in enumerate(before, 1)}
+        drawn_from |= {earlier("pairs", index): one.pairs for index, one in enumerate(before, 1)}
     if recipe.ppm.objective is not Objective.PPM:
-        drawn_from |= labels_from(recipe, [*before_searches, search])
+        drawn_from |= labelled_trees(recipe, [*(one.search for one in before), search])
     ppm = Stage(
         name=f"{here}/ppm",
         purpose="the policy trained to tell them apart",
@@ -204,6 +203,15 @@ def _round(
     )  # fmt: skip
 
 
+def labelled_trees(recipe: RoundRecipe, searches: Sequence[Stage]) -> dict[str, Stage]:
+    """Inputs of a baseline of the preference model: the trees that the pairs are drawn from, given those of each round."""
+    *before, own = searches
+    found = (
+        {earlier("search", index): one for index, one in enumerate(before, 1)} if recipe.earlier_pairs else {}
+    )
+    return {"search": own, **found}
+
+
 def _searched_evaluation(
     recipe: RoundRecipe, name: str, problems: Stage, policy: Stage, ppm: Stage, console: Console
 ) -> Stage:
@@ -229,14 +237,6 @@ def _check_lengths(recipes: Sequence[RoundRecipe], base: Path) -> None:
             length,
             f"at most the base model's {context}",
         )
-
-
-def labels_from(recipe: RoundRecipe, searches: Sequence[Stage]) -> dict[str, Stage]:
-    """The searches that label the steps for a baseline of the preference model: of the rounds whose pairs that learns
-    from, the last one its own."""
-    *earlier, own = searches
-    named = {of_round("search", index): search for index, search in enumerate(earlier, 1)}
-    return {**(named if recipe.earlier_pairs else {}), "search": own}
 
 
 def scaling_stage(recipe: RoundRecipe, name: str, problems: Stage, last: RoundStages) -> Stage:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -131,20 +130,14 @@ def _reasons(report: PairReport) -> str:
     )
 
 
-def of_round(name: str, round_index: int) -> str:
-    """Name of an input, "pairs" or "search", that is an earlier round's."""
-    return f"{name}{round_index}"
-
-
-def _earlier(recipe: RoundRecipe, inputs: Mapping[str, Path], name: str) -> list[tuple[Path, int]]:
-    """The stores of earlier rounds among the inputs, with their rounds."""
-    names = {index: of_round(name, index) for index in range(1, recipe.round_index)}
-    return [(inputs[one] / STORE, index) for index, one in names.items() if one in inputs]
+def earlier(what: str, round_index: int) -> str:
+    """Name of the input with the `pairs` or the `search` of an earlier round."""
+    return f"{what}{round_index}"
 
 
 def make_ppm(recipe: RoundRecipe, folder: Path, inputs: Mapping[str, Path]) -> dict[str, Any]:
-    """Train a preference model on the pairs, or a baseline on labels of the trees (the input `search`), from the round's
-    policy; measure it on the round's own pairs held out."""
+    """Train a preference model on the pairs, or a baseline on labels of the trees (the input `search`), of the round and of
+    those before it that are inputs, from the round's policy; measure it on the round's own pairs held out."""
     from ppm.evaluate import pair_accuracy
     from ppm.model import load
     from ppm.train import split, train
@@ -152,28 +145,34 @@ def make_ppm(recipe: RoundRecipe, folder: Path, inputs: Mapping[str, Path]) -> d
     energy = EnergyMeter()
     config, seed = recipe.ppm, recipe.stage_seed("ppm")
     own = read_groups(inputs["pairs"] / STORE, recipe.round_index)
-    groups = [
-        *own,
-        *(group for store, index in _earlier(recipe, inputs, "pairs") for group in read_groups(store, index)),
-    ]
-    labelled: Sequence[LabelledGroup] = ()
+    groups = list(own)
+    searches = {recipe.round_index: inputs["search"]} if "search" in inputs else {}
+    for index in range(1, recipe.round_index):
+        if (name := earlier("pairs", index)) in inputs:
+            groups += read_groups(inputs[name] / STORE, index)
+        if (name := earlier("search", index)) in inputs:
+            searches[index] = inputs[name]
+    labelled: list[LabelledGroup] = []
     if config.objective is not Objective.PPM:
-        stores = [(inputs["search"] / STORE, recipe.round_index), *_earlier(recipe, inputs, "search")]
-        trees = itertools.chain.from_iterable(Store(store).trees(index) for store, index in stores)
         reading = _reading(recipe, inputs["policy"])
-        labelled = sorted(labelled_set(trees, objective=config.objective, **reading).groups, key=_tree_of)
+        for index, path in searches.items():
+            trees = Store(path / STORE).trees(index)
+            drawn = labelled_set(trees, objective=config.objective, **reading).groups
+            labelled += sorted(drawn, key=_tree_of)
     result = train(groups, base=inputs["policy"], out=folder, config=config, seed=seed, labelled=labelled)
     _, held_out = split(groups, share=config.held_out_share, seed=seed)
+    if config.objective is Objective.ORM:
+        own, held_out = (
+            [group for group in part if group.kind is PairKind.FINAL] for part in (own, held_out)
+        )
     spared = {group.problem_id for group in held_out}
     held_out = [group for group in own if group.problem_id in spared] or held_out
-    if config.objective is Objective.ORM:
-        held_out = [group for group in held_out if group.kind is PairKind.FINAL]
     found = pair_accuracy(load(folder), held_out, sharing=config.sharing, max_length=config.max_length)
     return {
         "objective": str(config.objective),
         "groups": result.num_groups,
         "pairs": result.num_pairs,
-        "held_out_pairs": found.num_pairs,
+        "held_out_pairs": result.num_held_out_pairs,
         "steps": result.num_steps,
         "best_step": result.best_step,
         "accuracy": found.overall,

@@ -207,7 +207,10 @@ async def _keep(
         if goal.stored is not None and goal.stored.num_rollouts == tree.num_rollouts:
             continue
         enough = min(SILENT_TREES, len(goals) - progress.parked)
-        if not progress.counts.executions and progress.done >= enough:
+        silent_so_far = (
+            not progress.counts.executions and not tree.num_executions
+        )  # reopened ones may have run before
+        if silent_so_far and progress.done >= enough:
             raise ConfigError(
                 f"{progress.done} trees without one executed step: {silent}; "
                 f"a first completion reads {_first_completion(tree)!r}"

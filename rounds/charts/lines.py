@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from rounds.charts.canvas import PANEL, canvas, spread, svg
@@ -16,6 +16,10 @@ LABEL_GAP = 0.085
 """Between the names of two lines, as a share of the axis' height."""
 LOW = 0.06
 """A share below which there is no room for its number between the point and the axis."""
+SHIFT = 0.07
+"""Between lines that have intervals at the same rounds."""
+CLOSE = 0.2
+"""Shares that lie this near have their numbers on opposite sides; those of others follow the bend of the line."""
 _BEHIND_TEXT = {"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.8}
 
 
@@ -45,6 +49,7 @@ class Line:
 def shares(title: str, lines: Sequence[Line], *, ticks: Mapping[int, str]) -> str:
     """One panel: shares from 0 to 100% over rounds or depths, with upright bars where an interval is known."""
     figure, axes = canvas(*PANEL, title=title)
+    lines = _side_by_side(lines)
     for line in lines:
         _draw(axes, line)
         for point in line.points:
@@ -87,13 +92,30 @@ def by_tokens(title: str, lines: Sequence[Line]) -> str:
 
 
 def losses(title: str, steps: Sequence[int], values: Sequence[float], *, colour: str, ylabel: str) -> str:
-    """One panel: a training loss over optimiser steps."""
+    """One panel: a training loss over optimiser steps, and its mean over a twentieth of them."""
     figure, axes = canvas(*PANEL, title=title)
-    axes.plot(steps, values, color=colour, linewidth=1.6, marker="o" if len(steps) == 1 else "")
+    half = len(values) // 40
+    smooth = [_mean(values[max(0, at - half) : at + half + 1]) for at in range(len(values))]
+    axes.plot(steps, values, color=colour, linewidth=0.8, alpha=0.35)
+    axes.plot(steps, smooth, color=colour, linewidth=1.8, marker="o" if len(steps) == 1 else "")
     axes.set_ylim(bottom=0)
     axes.set_xlabel("optimiser step")
     axes.set_ylabel(ylabel)
     return svg(figure)
+
+
+def _side_by_side(lines: Sequence[Line]) -> list[Line]:
+    """Lines with intervals moved apart a little, so that no bar covers another."""
+    wide = [line for line in lines if any(point.low is not None for point in line.points)]
+    shifts = {id(line): SHIFT * (at - (len(wide) - 1) / 2) for at, line in enumerate(wide)}
+    return [
+        replace(line, points=[replace(point, x=point.x + shifts.get(id(line), 0.0)) for point in line.points])
+        for line in lines
+    ]
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
 
 
 def _draw(axes: Axes, line: Line) -> None:
@@ -121,10 +143,14 @@ def _numbers(axes: Axes, lines: Sequence[Line]) -> None:
                 (abs(p.share - point.share), p.share, other)
                 for other, another in enumerate(lines)
                 for p in another.points
-                if other != place and p.x == point.x
+                if other != place and round(p.x) == round(point.x)
             ]
-            _, nearest, other = min(others, default=(1.0, 0.0, place))
-            above = nearest < point.share or (nearest == point.share and place < other) or point.share < LOW
+            distance, nearest, other = min(others, default=(1.0, 0.0, place))
+            if distance > CLOSE:
+                above = not (at and line.points[at - 1].share > point.share < line.points[at + 1].share)
+            else:
+                above = nearest < point.share or (nearest == point.share and place < other)
+            above = above or point.share < LOW
             # Beside an interval's bar, on the side where the line is not.
             rising = line.points[at + 1].share >= point.share
             side = 0 if point.low is None else -1 if rising == above else 1
@@ -138,9 +164,9 @@ def _numbers(axes: Axes, lines: Sequence[Line]) -> None:
 def _end_labels(axes: Axes, lines: Sequence[Line]) -> None:
     """Each line's name and last number to the right of its last point; lines that end together are told apart."""
     bottom, top = axes.get_ylim()
-    ends = sorted({line.points[-1].x for line in lines})
-    for x in ends:
-        together = [line for line in lines if line.points[-1].x == x]
+    for end in sorted({round(line.points[-1].x) for line in lines}):
+        together = [line for line in lines if round(line.points[-1].x) == end]
+        x = max(line.points[-1].x for line in together)
         heights = [100 * line.points[-1].share for line in together]
         for line, height in zip(together, spread(heights, LABEL_GAP * (top - bottom)), strict=True):
             axes.annotate(

@@ -13,7 +13,7 @@ from rounds import published
 from rounds.charts.canvas import INK, ORM, POLICY, PQM, SEARCH
 from rounds.charts.intervals import Estimate, shares
 from rounds.page import Block, Figure, Heading, Paragraph, Table
-from rounds.report.facts import ABLATIONS, RunFacts, accuracy_text, percent, points, titled, verdict
+from rounds.report.facts import ABLATIONS, RunFacts, accuracy_text, by_level, percent, points, titled, verdict
 
 TRAINING_SETS = {
     "random": ("random correct solutions", INK),
@@ -34,7 +34,7 @@ COMPARISONS = {
 ORDERING = {
     "yes": "holds here: every step of it is outside its interval",
     "no": "does not hold here: one pair is the other way round, outside its interval",
-    "not told apart": "can neither be shown nor refuted with so many problems",
+    "not told apart": "can be neither shown nor refuted with this many problems",
 }
 Points = Mapping[str, Mapping[str, Mapping[str, Any]]]
 """Variant to level to point."""
@@ -57,8 +57,8 @@ def ablations_section(facts: RunFacts) -> list[Block]:
             f"Round {facts.last} with one part replaced: if the replacement does as well, the part is not what helps. Intervals are "
             "95%; diamonds are the paper's on MATH."
         ),
-        *(_training_sets(policies) if policies else []),
-        *(_value_models(value_models) if value_models else []),
+        *(_training_sets(by_level(policies)) if policies else []),
+        *(_value_models(by_level(value_models)) if value_models else []),
     ]
 
 
@@ -99,7 +99,7 @@ def _value_models(table: Mapping[str, Any]) -> list[Block]:
     rows = [
         [text, *(_difference(table[level][key]) for level in levels)] for key, text in COMPARISONS.items()
     ]
-    tokens = {name: by_level[ALL_LEVELS]["tokens"] for name, by_level in found.items()}
+    tokens = {name: points_of[ALL_LEVELS]["tokens"] for name, points_of in found.items()}
     return [
         Heading("What guides and selects", 3),
         Paragraph(

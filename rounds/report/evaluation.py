@@ -17,6 +17,7 @@ from rounds.report.facts import (
     SELECTION,
     RunFacts,
     accuracy_text,
+    by_level,
     listed,
     percent,
     plain_point,
@@ -114,14 +115,14 @@ def scaling_section(facts: RunFacts) -> list[Block]:
     heading = Heading("Search against sampling, at equal tokens")
     if not scaling:
         return [heading, Paragraph("This is measured after the recipe's last round.")]
-    curves = scaling["curves"]
-    budgets = {level: fair_budget(scaling["equal_tokens"][level][SELECTION]) for level in curves}
+    curves, equal_tokens = by_level(scaling["curves"]), by_level(scaling["equal_tokens"])
+    budgets = {level: fair_budget(by_method[SELECTION]) for level, by_method in equal_tokens.items()}
     most = scaling["trees_per_problem"]
     return [
         heading,
         Paragraph(
-            "Whoever samples more is right more often, so methods are compared by what they make of the same number of tokens. "
-            f"{_opening(budgets)}"
+            "Whoever samples more is right more often, so methods are compared by what they make of the same number of tokens, on "
+            f"{scaling['problems'][ALL_LEVELS]:,} held-out problems. {_opening(budgets)}"
         ),
         Figure(
             "scaling",
@@ -134,15 +135,15 @@ def scaling_section(facts: RunFacts) -> list[Block]:
         Heading("Verdict", 3),
         Paragraph(
             "Search minus each baseline, on the same problems, at the largest number of trees whose tokens buy no more samples "
-            "than there are. A filled point is a difference whose 95% interval excludes zero; hollow: not told apart. Intervals "
-            "are not corrected for their number."
+            "than there are; greedy is a single path, whatever the tokens. A filled point is a difference whose 95% interval "
+            "excludes zero; hollow: not told apart. Intervals are not corrected for their number."
         ),
         _verdict_table(budgets),
         Figure(
             "verdict", _differences(budgets), "Search minus baseline at equal tokens, in percentage points."
         ),
-        _comparisons(scaling["equal_tokens"]),
-        *_exhausted_note(scaling["equal_tokens"]),
+        _comparisons(equal_tokens),
+        *_exhausted_note(equal_tokens),
         Heading("Ways to select among the trajectories of a search", 3),
         Table(
             [f"selected answer, {most} trees", *curves],
@@ -218,7 +219,7 @@ def _curves(level: Mapping[str, Any]) -> list[Line]:
 
 
 def _differences(budgets: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    by_level = {
+    estimates = {
         level: [
             Estimate(
                 label=text, colour=colour, value=row["baselines"][name]["difference"],
@@ -228,14 +229,14 @@ def _differences(budgets: Mapping[str, Mapping[str, Any]]) -> list[str]:
         ]
         for level, row in budgets.items()
     }  # fmt: skip
-    ends = [abs(end) for rows in by_level.values() for row in rows for end in (row.low, row.high)]
+    ends = [abs(end) for rows in estimates.values() for row in rows for end in (row.low, row.high)]
     reach = 1.05 * max([0.05, *ends])
     return [
         differences(
             f"{titled(level)}: {budgets[level]['num_trees']} trees, {budgets[level]['tokens']:,.0f} tokens",
             rows, reach=reach, behind="search behind", ahead="search ahead",
         )
-        for level, rows in by_level.items()
+        for level, rows in estimates.items()
     ]  # fmt: skip
 
 

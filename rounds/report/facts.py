@@ -69,8 +69,7 @@ class RunFacts:
         """Level to method to point, of a round's policy (or of r1) with the round's preference model; empty if that was
         not evaluated."""
         stage = "ppm_evaluation" if fixed_policy and index > 1 else "system"
-        accuracy: dict[str, Any] = self.summary(f"round{index}/{stage}").get("accuracy", {})
-        return accuracy
+        return by_level(self.summary(f"round{index}/{stage}").get("accuracy", {}))
 
     def scaling(self) -> dict[str, Any]:
         """The comparison of searches with samples; that of the ablations has more value models to select with."""
@@ -101,6 +100,11 @@ def ordered(levels: Iterable[str]) -> list[str]:
     found = set(levels)
     others = sorted(found - {*LEVELS, ALL_LEVELS})
     return [level for level in (*LEVELS, *others, ALL_LEVELS) if level in found]
+
+
+def by_level(table: Mapping[str, Any]) -> dict[str, Any]:
+    """The table of a summary, whose keys are levels, in the levels' order: manifests sort keys by name."""
+    return {level: table[level] for level in ordered(table)}
 
 
 def titled(level: str) -> str:

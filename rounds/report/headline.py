@@ -33,8 +33,11 @@ def headline_section(facts: RunFacts) -> list[Block]:
     rounds = " → ".join(f"round {index}" for index in ends)
     cards.append((" → ".join(shares), f"of the training problems solved by search, {rounds}"))
     if system := facts.system(facts.last):
-        share = system[ALL_LEVELS][SELECTION]["accuracy"]
+        alone, share = (
+            facts.policy(facts.last, searched=True)[ALL_LEVELS],
+            system[ALL_LEVELS][SELECTION]["accuracy"],
+        )
         cards.append(
-            (f"{share:.0%}", f"of held-out problems solved by the full system, r{facts.last} with PPM r{facts.last} in a search")
+            (f"{alone.rate:.0%} → {share:.0%}", f"of {alone.num_problems} held-out problems: r{facts.last} alone → the full system, in a search with its PPM")
         )  # fmt: skip
     return [Paragraph(ABOUT), Cards(cards), Paragraph(WORDS, note=True)]

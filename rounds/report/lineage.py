@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from rounds.artifact import Manifest
 from rounds.page import Block, Heading, Paragraph, Table
 from rounds.report.facts import RunFacts, listed
-from rounds.training import of_round
+from rounds.training import earlier
 
 SHOWN = 12
 """Hexadecimal digits of a hash."""
@@ -53,7 +53,7 @@ def _models(facts: RunFacts) -> list[list[str]]:
             facts.manifests[f"round{index}/{stage}"] for stage in ("sft_set", "policy", "ppm")
         )
         examples = f"{sft_set.summary['examples']:,} solutions of round {index}'s search"
-        drawn = [*(one for one in facts.rounds if of_round("pairs", one) in ppm.inputs), index]
+        drawn = [*(one for one in facts.rounds if earlier("pairs", one) in ppm.inputs), index]
         pair_sets = [facts.manifests[f"round{one}/pairs"] for one in drawn]
         num_pairs = sum(sum(one.summary["pairs"].values()) for one in pair_sets)
         whose = (

@@ -22,6 +22,7 @@ from rounds.report.facts import (
     plain_point,
     titled,
 )
+from rounds.training import earlier
 
 CHANCE = 0.5
 
@@ -30,12 +31,18 @@ def preference_section(facts: RunFacts) -> list[Block]:
     """Pairs, held-out accuracy, and the preference models of all rounds with the policy of round 1."""
     made, trained = (facts.summary(f"round{facts.last}/{stage}") for stage in ("pairs", "ppm"))
     num_pairs = sum(made["pairs"].values())
+    learned_from = facts.manifests[f"round{facts.last}/ppm"].inputs
+    others = (
+        " and on those of earlier rounds"
+        if any(earlier("pairs", i) in learned_from for i in facts.rounds)
+        else ""
+    )
     return [
         Heading("The preference model"),
         Paragraph(
             f"Wherever a tree holds right and wrong answers, search has learned which of two next steps is better. Round "
             f"{facts.last} made {num_pairs:,} such preference pairs from {made['problems']:,} problems, and the process "
-            f"preference model (PPM) trained on them puts {trained['accuracy']:.1%} of {trained['held_out_pairs']:,} pairs of "
+            f"preference model (PPM) trained on them{others} puts {trained['accuracy']:.1%} of {trained['held_out_pairs']:,} pairs of "
             "other problems in the right order. Half of them would be chance."
         ),
         *_pairs(facts, made),

@@ -59,7 +59,7 @@ def search_section(facts: RunFacts) -> list[Block]:
             ],
             f"The shape of round {facts.last}'s trees.",
         ),
-        Table(["", *found], [[name, *(measures[one][name] for one in found)] for name in names]),
+        Table(["", *found], [[name, *(measures[one].get(name, "–") for one in found)] for name in names]),
     ]  # fmt: skip
 
 

@@ -56,7 +56,7 @@ def test_hand_worked_tree() -> None:
     assert [group.parent for group in outcomes.groups] == [ROOT]
 
 
-@pytest.mark.parametrize("reason", set(TerminalReason) - {TerminalReason.ANSWERED})
+@pytest.mark.parametrize("reason", sorted(set(TerminalReason) - {TerminalReason.ANSWERED}))
 def test_a_dead_end_is_labelled_and_what_no_search_asks_about_is_not(reason: TerminalReason) -> None:
     tree = tree_of()
     ended = add_step(tree, ROOT, f"# ended\n{END_OF_STEP}", q=-1.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import random
 from collections import Counter
@@ -66,12 +67,12 @@ def run_facts(last: int = 4, *, evaluated: bool = True, ablated: bool = True, se
 def manifest(
     name: str, summary: Mapping[str, Any], *, settings: Mapping[str, Any] | None = None, **inputs: str
 ) -> Manifest:
-    """A finished stage."""
+    """A finished stage, its summary as it comes back from a file."""
     return Manifest(
         schema_version=SCHEMA_VERSION, stage=name, fingerprint=f"{abs(hash(name)):016x}"[:16], settings=dict(settings or {}),
         seed=random.Random(name).getrandbits(62), inputs=inputs,
         outputs={"model.safetensors": f"{len(name):064x}", "store/part.parquet": f"{len(name) + 1:064x}"},
-        summary=dict(summary), seconds=10.0 + len(name), versions={"python": "3.11.0", "torch": "2.13.0"},
+        summary=json.loads(json.dumps(summary, sort_keys=True)), seconds=10.0 + len(name), versions={"python": "3.11.0", "torch": "2.13.0"},
     )  # fmt: skip
 
 

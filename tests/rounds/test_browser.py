@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from rounds.page import Figure, Table, write
+from rounds.page import Block, Figure, Page, Table, write
 from rounds.report import report
 from tests.rounds.browser import Browser, find_chromium
 from tests.rounds.run_facts import run_facts
@@ -18,9 +18,14 @@ DESK, PHONE = 980, 400
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def blocks() -> Sequence[Block]:
+    return report(run_facts()).blocks
+
+
+@pytest.fixture(scope="module")
+def page(blocks: Sequence[Block], tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report")
-    write(report(run_facts()), folder, "report")
+    write(Page(title="Self-evolution", subtitle="made up", blocks=blocks), folder, "report")
     return folder / "report.html"
 
 
@@ -54,10 +59,10 @@ def test_nothing_is_wider_than_the_window_but_tables_in_their_own_scroll(
 
 @pytest.mark.parametrize("width", [DESK, PHONE])
 def test_every_figure_is_painted_whole_and_large_enough_to_read(
-    page: Path, browser: Browser, width: int
+    blocks: Sequence[Block], page: Path, browser: Browser, width: int
 ) -> None:
     browser.open(page, width=width)
-    expected = sum(len(block.drawings) for block in report(run_facts()).blocks if isinstance(block, Figure))
+    expected = sum(len(block.drawings) for block in blocks if isinstance(block, Figure))
     drawings = browser.evaluate(
         "[...document.querySelectorAll('figure svg')].map(e => { const r = e.getBoundingClientRect(), v = e.viewBox.baseVal; return "
         "{width: r.width, height: r.height, ratio: r.width / r.height - v.width / v.height, "
@@ -71,9 +76,11 @@ def test_every_figure_is_painted_whole_and_large_enough_to_read(
         assert drawing["painted"]
 
 
-def test_every_table_and_every_section_of_the_contents_is_there(page: Path, browser: Browser) -> None:
+def test_every_table_and_every_section_of_the_contents_is_there(
+    blocks: Sequence[Block], page: Path, browser: Browser
+) -> None:
     browser.open(page, width=DESK)
-    tables = [block for block in report(run_facts()).blocks if isinstance(block, Table)]
+    tables = [block for block in blocks if isinstance(block, Table)]
     assert browser.evaluate("[...document.querySelectorAll('table')].map(t => t.tBodies[0].rows.length)") == [
         len(table.rows) for table in tables
     ]
