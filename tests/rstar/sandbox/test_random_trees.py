@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -133,7 +134,11 @@ async def _run(
 
 
 def _kill_a_paused_interpreter(pool: SandboxPool, choice: int) -> None:
+    """And wait until the pool has noticed: a step begun in it in that very moment would be killed with it, rightly."""
     paused = sorted(pid for pid, status in interpreters_of(pool).items() if status == "stopped")
     if paused:
+        victim = paused[choice % len(paused)]
         with contextlib.suppress(ProcessLookupError):
-            os.kill(paused[choice % len(paused)], signal.SIGKILL)
+            os.kill(victim, signal.SIGKILL)
+        while victim in interpreters_of(pool):
+            time.sleep(0.001)
