@@ -137,20 +137,21 @@ class Runner:
                 self._control.send(wire.HELLO)
             code = str(views[0][1:size], "utf-8", "surrogatepass")
             verdict, error = self.run(code)
-            self._report(verdict, error)
+            try:
+                self._report(verdict, error)
+            except MemoryError:
+                self.namespace.clear()  # what the step holds left no room; nothing runs after it
+                self._report(wire.MEMORY, error or "MemoryError")
 
     def run(self, code: str) -> tuple[int, str]:
         """Run one step: its verdict, and the error in one line."""
         try:
             exec(compile(code, "<step>", "exec", dont_inherit=True), self.namespace)
         except MemoryError as error:
-            failure = _describe_in_little_memory(error)
+            return wire.MEMORY, _describe_in_little_memory(error)
         except BaseException as error:
             return classify(error), describe(error)
-        else:
-            return wire.OK, ""
-        self.namespace.clear()  # nothing runs after a step that failed, and what it holds leaves no room for the report
-        return wire.MEMORY, failure
+        return wire.OK, ""
 
     def _report(self, verdict: int, error: str) -> None:
         self.stderr.take()

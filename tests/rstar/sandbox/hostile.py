@@ -101,7 +101,7 @@ MEMORY: dict[str, Case] = {
     "list": ("x = [0] * 10**9", {V.MEMORY}),
     "growing_list": ("x = []\nwhile True: x.append('x' * 10**6)", {V.MEMORY}),
     "bytearray": ("x = bytearray(2 * 10**9)", {V.MEMORY}),
-    "doubling_string": ("s = 'a'\nwhile True: s += s", {V.MEMORY}),
+    "doubling_string": ("s = 'a'\nwhile True: s += s", {V.MEMORY, V.TIMEOUT}),
     "growing_dict": ("d = {}\ni = 0\nwhile True:\n    d[i] = (i, str(i) * 9); i += 1", {V.MEMORY, V.TIMEOUT}),
     "numpy": ("import numpy as np\nx = np.ones(10**9)", {V.MEMORY}),
     "mmap": ("import mmap\nx = mmap.mmap(-1, 2 * 10**9)", {V.MEMORY}),
