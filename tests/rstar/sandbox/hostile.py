@@ -99,7 +99,7 @@ TIME: dict[str, Case] = {
 
 MEMORY: dict[str, Case] = {
     "list": ("x = [0] * 10**9", {V.MEMORY}),
-    "growing_list": ("x = []\nwhile True: x.append('x' * 10**6)", {V.MEMORY}),
+    "growing_list": ("x = []\nwhile True: x.append(bytes(10**7))", {V.MEMORY}),
     "bytearray": ("x = bytearray(2 * 10**9)", {V.MEMORY}),
     "doubling_string": ("s = 'a'\nwhile True: s += s", {V.MEMORY, V.TIMEOUT}),
     "growing_dict": ("d = {}\ni = 0\nwhile True:\n    d[i] = (i, str(i) * 9); i += 1", {V.MEMORY, V.TIMEOUT}),
