@@ -12,7 +12,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from rstar.cli import AsJson, Settings, app, print_json, run
+from rounds.preparation.command import prepare_command
+from rstar.cli import AsJson, Settings, app, print_json, problems_app, run
 from rstar.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -25,6 +26,9 @@ MAY_STOP = ("all", "ablations")
 INPUTS_SHOWN = 5
 """A stage that was made from more, a report, is made from everything."""
 _STYLES = {"complete": "green", "stale": "yellow", "partial": "cyan", "missing": "dim"}
+
+
+problems_app.command("prepare")(prepare_command)
 
 
 @app.command("round")

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from rounds.curriculum import Level, Split, generate
+from rounds.preparation.text import normalised
 from rounds.recipe import PoolConfig, RoundRecipe
 from rstar.errors import ConfigError
-from rstar.problems import Problem, normalised_question, read_problems, write_problems
+from rstar.problems import Problem, read_problems, write_problems
 
 TRAIN, EVALUATION = "train.jsonl", "evaluation.jsonl"
 
@@ -31,11 +32,12 @@ def make_problems(recipe: RoundRecipe, folder: Path, inputs: Mapping[str, Path])
                 f"problems.{Path(name).stem}: {len(repeated)} ids stand twice, {repeated[0]} among them"
             )
         write_problems(folder / name, pool)
-    seen = {normalised_question(problem.question) for problem in pools[TRAIN]}
-    shared = [p for p in pools[EVALUATION] if normalised_question(p.question) in seen]
+    seen = {normalised(problem.question) for problem in pools[TRAIN]}
+    shared = [p for p in pools[EVALUATION] if normalised(p.question) in seen]
     if shared:
         raise ConfigError(
-            f"{len(shared)} evaluation questions are also training questions, {shared[0].id} among them; take them out"
+            f"{len(shared)} evaluation questions are also training questions, {shared[0].id} among them; take them "
+            "out of the training files: rstar problems prepare --against"
         )
     return {Path(name).stem: _by_level(pool) for name, pool in pools.items()} | {"contaminated": len(shared)}
 

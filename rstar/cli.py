@@ -36,6 +36,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+problems_app = typer.Typer(help="Check problem files, and make them fit for a run.", no_args_is_help=True)
+app.add_typer(problems_app, name="problems")
 store_app = typer.Typer(help="Look into a store of trees, check it, tidy it up.", no_args_is_help=True)
 app.add_typer(store_app, name="store")
 
@@ -91,8 +93,8 @@ def doctor(
         raise typer.Exit(1)
 
 
-@app.command()
-def problems(
+@problems_app.command("check")
+def check_problems(
     file: ProblemsFile,
     keep: Annotated[
         bool, typer.Option("--keep", help="Go on after a malformed row and list all of them.")

@@ -1,8 +1,8 @@
 """Problems: questions with reference answers, read from and written to JSONL, JSON and Parquet.
 
 A file of any of the field's usual layouts is read as it is: `FIELD_ALIASES` lists the names that are understood.
-Ids identify a problem, never texts: equal questions are kept and reported. What this file does not cover: answers
-inside worked solutions (`#### 18`, `\\boxed{18}`), which have to be in a field of their own.
+Where a file has worked solutions and no answers, a solution's final answer is the problem's (`rstar.solutions`).
+Ids identify a problem, never texts: equal questions are kept and reported.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from rstar.errors import ProblemError
+from rstar.solutions import final_answer
 
 FIELD_ALIASES: Mapping[str, tuple[str, ...]] = {
     "id": ("id", "problem_id", "unique_id", "index", "idx"),
@@ -28,6 +29,9 @@ FIELD_ALIASES: Mapping[str, tuple[str, ...]] = {
     "source": ("source", "data_source", "dataset"),
 }
 """For each field of a `Problem` the names it may have in a file; the first that is there and not null counts."""
+
+SOLUTIONS = ("solution", "response", "output")
+"""Names that a worked solution may have, which is read for its final answer where a row has no answer."""
 
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".parquet")
 
@@ -105,6 +109,18 @@ def read_problems(path: str | os.PathLike[str], *, on_error: OnError = OnError.S
         raise ProblemError(f"{path}: {error.strerror or error}") from None
     if not reader.problems and not reader.faults:
         raise ProblemError(f"{path}: holds no problems")
+    return ProblemSet(tuple(reader.problems), tuple(reader.faults), tuple(reader.notices))
+
+
+def read_rows(
+    rows: Iterable[Mapping[str, Any]], *, name: str, on_error: OnError = OnError.STOP
+) -> ProblemSet:
+    """As `read_problems`, from rows that are at hand; `name` stands for the file in ids, sources and messages."""
+    reader = _Reader(Path(name), on_error)
+    for number, row in enumerate(rows, start=1):
+        reader.add(number, dict(row))
+    if not reader.problems and not reader.faults:
+        raise ProblemError(f"{name}: holds no problems")
     return ProblemSet(tuple(reader.problems), tuple(reader.faults), tuple(reader.notices))
 
 
@@ -221,10 +237,24 @@ class _Reader:
         return Problem(
             id=id_text,
             question=question,
-            answer=(_text(row, "answer") or "").strip(),
+            answer=_answer(row),
             level=_text(row, "level") or "",
             source=self.path.stem if source is None else source,
         )
+
+
+def _answer(row: dict[str, Any]) -> str:
+    """The row's answer, of a worked solution its last line (GSM8K's `#### 18`); else that of its solution; else empty."""
+    given = _text(row, "answer")
+    if given:
+        return (final_answer(given) or given if "####" in given else given).strip()
+    name = next((name for name in SOLUTIONS if type(row.get(name)) is str), "")
+    answer = final_answer(row[name]) or "" if name else ""
+    if (at := _surrogate_at(answer)) is not None:
+        raise _BadRowError(
+            name, f"has an answer that is not Unicode text: a lone surrogate at character {at}"
+        )
+    return answer
 
 
 def _names(field: str) -> str:
@@ -364,7 +394,7 @@ def _read_parquet(reader: _Reader) -> Iterator[tuple[int, object]]:
         raise FileNotFoundError(2, os.strerror(2))
     try:
         file = parquet.ParquetFile(reader.path)
-        known = {name for names in FIELD_ALIASES.values() for name in names}
+        known = {name for names in (*FIELD_ALIASES.values(), SOLUTIONS) for name in names}
         columns = [name for name in file.schema_arrow.names if name in known]
         row_number = 0
         for batch in file.iter_batches(columns=columns):

@@ -66,13 +66,13 @@ def test_problems_are_counted_and_malformed_rows_listed(
 ) -> None:
     file = tmp_path / "mine.jsonl"
     file.write_text('{"question": "1+1?", "answer": 2, "level": "easy"}\n{"answer": 3}\n')
-    code, out, err = rstar(capsys, monkeypatch, "problems", str(file), "--keep")
+    code, out, err = rstar(capsys, monkeypatch, "problems", "check", str(file), "--keep")
     assert (code, "easy" in out) == (0, True)
     assert "mine.jsonl" in err
     assert "question" in err
-    code, out, _ = rstar(capsys, monkeypatch, "problems", str(file), "--keep", "--json")
+    code, out, _ = rstar(capsys, monkeypatch, "problems", "check", str(file), "--keep", "--json")
     assert json.loads(out)["problems"] == 1
-    code, _, err = rstar(capsys, monkeypatch, "problems", str(file))
+    code, _, err = rstar(capsys, monkeypatch, "problems", "check", str(file))
     assert code == WRONG
 
 
@@ -137,9 +137,9 @@ def test_round_status_says_what_is_missing(
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["problems", "{tmp}/none.jsonl"], "none.jsonl"),
-        (["problems", "{tmp}/table.csv"], "unknown format '.csv'"),
-        (["problems", "{tmp}/broken.jsonl"], "broken.jsonl"),
+        (["problems", "check", "{tmp}/none.jsonl"], "none.jsonl"),
+        (["problems", "check", "{tmp}/table.csv"], "unknown format '.csv'"),
+        (["problems", "check", "{tmp}/broken.jsonl"], "broken.jsonl"),
         (["search", "{tmp}/fine.jsonl", "--model", "{tmp}/none", "--store", "{tmp}/s"], "none"),
         (["search", "{tmp}/unanswered.jsonl", "--model", "m", "--store", "{tmp}/s"], "have no answer"),
         (["search", "{tmp}/fine.jsonl", "--model", "m", "--store", "{tmp}/s", "--set", "serach.c=1"], "unknown section serach"),

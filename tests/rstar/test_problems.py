@@ -18,6 +18,7 @@ from rstar.problems import (
     Problem,
     normalised_question,
     read_problems,
+    read_rows,
     write_problems,
 )
 
@@ -293,3 +294,38 @@ def test_normalised_question_is_idempotent_and_blind_to_case_and_space(text: str
     normal = normalised_question(text)
     assert normalised_question(normal) == normal
     assert normalised_question(f" {text.upper()}\n ") == normalised_question(text.upper())
+
+
+# Worked solutions
+
+
+@pytest.mark.parametrize(
+    ("row", "answer"),
+    [
+        ({"question": "q", "answer": "6 * 7 = 42\n#### 42"}, "42"),
+        ({"question": "q", "answer": "####"}, "####"),
+        ({"problem": "q", "solution": r"So \boxed{42}."}, "42"),
+        ({"query": "q", "response": "So 42.\nThe answer is: 42"}, "42"),
+        ({"problem": "q", "solution": r"So \boxed{42}.", "answer": "7"}, "7"),
+        ({"problem": "q", "solution": "By induction."}, ""),
+        ({"problem": "q", "solution": ["several"]}, ""),
+    ],
+)
+def test_without_an_answer_the_final_answer_of_the_solution_counts(
+    tmp_path: Path, row: dict[str, object], answer: str
+) -> None:
+    (one,) = read_problems(write(tmp_path, "a.jsonl", json.dumps(row))).problems
+    assert one.answer == answer
+    (same,) = read_rows([row], name="a.jsonl").problems
+    assert same == one
+
+
+def test_an_answer_that_is_no_unicode_text_is_a_fault_also_in_a_solution(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.jsonl", '{"question": "q", "solution": "\\\\boxed{\\ud800}"}')
+    with pytest.raises(ProblemError, match="solution: has an answer that is not Unicode text"):
+        read_problems(path)
+
+
+def test_rows_at_hand_that_hold_no_problem_are_an_error() -> None:
+    with pytest.raises(ProblemError, match=r"^pool: holds no problems$"):
+        read_rows([], name="pool")

@@ -1,0 +1,1 @@
+"""From raw pools of problems to a file that a recipe can name: duplicates, contamination, levels, doubtful answers."""
