@@ -108,6 +108,13 @@ class RoundRecipe:
     """Folder of the base model, which every round's policy is trained from, or `embedded`."""
     prompt_format: str = "bare"
     seed: int = 0
+    search_model: str | None = None
+    """Folder of a model that searches in place of the base (round 1) or of the policy of the round before: the paper's
+    bootstrap by a large coder model. The round's policy is trained from the base all the same; where the tokenizers
+    differ, `sft_set.retokenize` and `pairs.retokenize` are needed. Null: none."""
+    search_format: str | None = None
+    """Prompt format of the search, such as one with demonstrations for a model that was not trained on the step format; what
+    is drawn from the trees is rendered in `prompt_format`. Null: that one."""
     search: SearchConfig = dataclasses.field(default_factory=SearchConfig)
     unsolved: UnsolvedConfig = dataclasses.field(default_factory=UnsolvedConfig)
     mastered_rollouts: int | None = None
@@ -128,8 +135,13 @@ class RoundRecipe:
     def __post_init__(self) -> None:
         known = ", ".join(FORMATS)
         require(self.prompt_format in FORMATS, "prompt_format", self.prompt_format, f"one of {known}")
+        searched = self.search_format
+        require(searched is None or searched in FORMATS, "search_format", searched, f"one of {known}, or null")
+        guidance = self.search.guidance
+        bootstrap = self.search_model is None and self.search_format is None
+        allowed = "null where a preference model guides: it reads the policy's tokens"
+        require(bootstrap or guidance is Guidance.TERMINAL, "search_model", self.search_model, allowed)
         if self.round_index == 1:
-            guidance = self.search.guidance
             allowed = "terminal in round 1, before which there is no preference model"
             require(guidance is Guidance.TERMINAL, "search.guidance", str(guidance), allowed)
         rollouts, totals = self.search.num_rollouts, self.unsolved.num_rollouts
@@ -143,6 +155,11 @@ class RoundRecipe:
         held_out = self.problems.evaluation
         for level in () if held_out.files else self.evaluation.problems:
             _require_level(level, "evaluation.problems", list(held_out.curriculum))
+
+    @property
+    def searched_format(self) -> str:
+        """Prompt format of the round's search."""
+        return self.search_format or self.prompt_format
 
     def stage_seed(self, *stage: str) -> int:
         """The seed of one stage of this round."""

@@ -133,6 +133,9 @@ def _round(
     searched: dict[str, Stage | ExternalInput] = {
         "problems": problems, "model": before[-1].policy if before else base
     }  # fmt: skip
+    if recipe.search_model is not None:
+        folder = Path(recipe.search_model)
+        searched["model"] = ExternalInput(folder=folder, fingerprint=hash_model(folder))
     further: dict[str, Any] = {"unsolved": to_plain(recipe.unsolved)}
     if recipe.search.guidance is Guidance.PPM:
         searched["ppm"] = before[-1].ppm
@@ -142,7 +145,9 @@ def _round(
     search = Stage(
         name=f"{here}/search",
         purpose="trees over the training problems",
-        settings=search_settings(recipe, recipe.search) | further,
+        settings=search_settings(recipe, recipe.search)
+        | {"prompt_format": recipe.searched_format}
+        | further,
         seed=recipe.stage_seed("search"),
         inputs=searched,
         work=partial(make_search, recipe, console),
