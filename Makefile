@@ -9,6 +9,9 @@ VENV ?= .venv
 RECIPE ?= embedded
 SET ?=
 LAST ?=
+GPUS ?=
+PROBLEMS ?=
+PRICE ?=
 JOBS ?= 2
 PIP_ARGS ?=
 TORCH_INDEX ?=
@@ -30,7 +33,7 @@ DEV := $(VENV)/.installed-dev-$(CHECKSUM)
 ALL := $(VENV)/.installed-all-$(CHECKSUM)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-all round1 round2 round3 round4 rounds ablations test test-all check format bench base lock clean
+.PHONY: help setup setup-all round1 round2 round3 round4 rounds ablations plan test test-all check format bench base lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -48,6 +51,10 @@ rounds: $(RUN) ## every round of the recipe, or until coverage gains less than m
 	$(call ROUND,all)
 ablations: $(RUN) ## every round, then the last (or LAST=2) with parts of the method replaced: other training sets, PQM, ORM
 	$(call ROUND,ablations) $(if $(LAST),--round $(LAST))
+
+PLAN = $(BIN)/rstar plan --recipe $(RECIPE) $(foreach pair,$(SET),--set '$(pair)')
+plan: $(RUN) ## what a recipe costs before it runs (GPUS=8xA100-40GB PROBLEMS=747000 PRICE=2); without GPUS this machine is measured
+	$(PLAN) $(if $(GPUS),--gpus $(GPUS),--calibrate) $(if $(PROBLEMS),--problems $(PROBLEMS)) $(if $(PRICE),--price $(PRICE))
 
 test: $(TEST) ## run the tests that take seconds (JOBS=2)
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow"

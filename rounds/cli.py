@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from rounds.plan.command import plan_command
 from rounds.preparation.command import prepare_command
 from rstar.cli import AsJson, Settings, app, print_json, problems_app, run
 from rstar.errors import ConfigError
@@ -29,6 +30,7 @@ _STYLES = {"complete": "green", "stale": "yellow", "partial": "cyan", "missing":
 
 
 problems_app.command("prepare")(prepare_command)
+app.command("plan")(plan_command)
 
 
 @app.command("round")

@@ -136,7 +136,9 @@ class RoundRecipe:
         known = ", ".join(FORMATS)
         require(self.prompt_format in FORMATS, "prompt_format", self.prompt_format, f"one of {known}")
         searched = self.search_format
-        require(searched is None or searched in FORMATS, "search_format", searched, f"one of {known}, or null")
+        require(
+            searched is None or searched in FORMATS, "search_format", searched, f"one of {known}, or null"
+        )
         guidance = self.search.guidance
         bootstrap = self.search_model is None and self.search_format is None
         allowed = "null where a preference model guides: it reads the policy's tokens"

@@ -145,9 +145,7 @@ def _round(
     search = Stage(
         name=f"{here}/search",
         purpose="trees over the training problems",
-        settings=search_settings(recipe, recipe.search)
-        | {"prompt_format": recipe.searched_format}
-        | further,
+        settings=search_settings(recipe, recipe.search) | {"prompt_format": recipe.searched_format} | further,
         seed=recipe.stage_seed("search"),
         inputs=searched,
         work=partial(make_search, recipe, console),
