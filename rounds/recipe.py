@@ -140,9 +140,9 @@ class RoundRecipe:
             searched is None or searched in FORMATS, "search_format", searched, f"one of {known}, or null"
         )
         guidance = self.search.guidance
-        bootstrap = self.search_model is None and self.search_format is None
         allowed = "null where a preference model guides: it reads the policy's tokens"
-        require(bootstrap or guidance is Guidance.TERMINAL, "search_model", self.search_model, allowed)
+        for name in ("search_model", "search_format") if guidance is Guidance.PPM else ():
+            require(getattr(self, name) is None, name, getattr(self, name), allowed)
         if self.round_index == 1:
             allowed = "terminal in round 1, before which there is no preference model"
             require(guidance is Guidance.TERMINAL, "search.guidance", str(guidance), allowed)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from rounds.artifact import hash_model
+from rounds.driver import ExternalInput
 from rounds.recipe import LAST_ROUND, RECIPES, load, load_rounds, plain
+from rounds.stages import stages_by_round
 from rstar.config import Guidance, build
 from rstar.errors import ConfigError
 
@@ -41,6 +45,48 @@ def test_the_rounds_of_the_long_recipe_are_the_papers() -> None:
         assert recipe.search.unvisited_score == math.inf
         assert recipe.evaluation.search == recipes[0].evaluation.search, "rounds are evaluated alike"
         assert recipe.mastered_rollouts is None
+
+
+def test_the_recipe_at_7b_is_the_papers() -> None:
+    recipes = load_rounds("rstar-math-7b")
+    long = load_rounds("embedded-long")
+    for recipe, same in zip(recipes, long, strict=True):
+        search, other = recipe.search, same.search
+        assert (search.num_rollouts, search.num_candidates) == (other.num_rollouts, other.num_candidates)
+        assert search.guidance is other.guidance
+        assert recipe.unsolved == same.unsolved
+        assert (search.c_uct, search.max_depth, search.sampling.temperature) == (2.0, 16, 1.0)
+        assert (recipe.sft.epochs, recipe.sft.learning_rate, recipe.sft.global_batch_size) == (2, 7e-6, 128)
+        assert (recipe.ppm.epochs, recipe.ppm.learning_rate, recipe.ppm.global_batch_size) == (1, 7e-6, 512)
+        assert (recipe.sft.max_length, recipe.ppm.max_length) == (4096, 4096)
+        assert (recipe.pairs.min_q_margin, recipe.pairs.min_edit_distance) == (0.5, 20)
+        assert recipe.sft_set.num_per_problem == 2
+        inference = recipe.evaluation.search
+        assert (inference.num_rollouts, inference.num_candidates, inference.guidance) == (4, 32, Guidance.PPM)
+        assert not recipe.earlier_pairs
+    assert [recipe.search_model is None for recipe in recipes] == [False, True, True, True]
+    assert recipes[0].sft_set.retokenize
+    assert recipes[0].pairs.retokenize
+    assert not recipes[1].sft_set.retokenize
+
+
+def test_a_round_searches_with_a_model_and_a_prompt_of_its_own_and_is_trained_from_the_base(
+    tmp_path: Path,
+) -> None:
+    bootstrap = tmp_path / "coder"
+    shutil.copytree(RECIPES.parent / "base", bootstrap)
+    (bootstrap / "generation_config.json").write_text("{}")
+    recipes = load_rounds("embedded", [f"rounds.1.search_model={bootstrap}", "rounds.1.search_format=rstar"])
+    plain_stages = {stage.name: stage for part in stages_by_round(load_rounds("embedded")) for stage in part}
+    made = {stage.name: stage for part in stages_by_round(recipes) for stage in part}
+    search = made["round1/search"]
+    assert search.inputs["model"] == ExternalInput(folder=bootstrap, fingerprint=hash_model(bootstrap))
+    assert search.settings["prompt_format"] == "rstar"
+    assert made["round1/policy"].inputs["base"] == plain_stages["round1/policy"].inputs["base"]
+    assert made["round1/evaluation"].settings["prompt_format"] == "bare"
+    assert made["round2/search"].inputs["model"] is made["round1/policy"]
+    assert made["round2/search"].settings["prompt_format"] == "bare"
+    assert plain_stages["round1/search"].fingerprint != search.fingerprint
 
 
 def test_settings_are_the_recipes_then_the_rounds_then_the_users(tmp_path: Path) -> None:
@@ -118,6 +164,9 @@ POOLS = "problems: {train: {curriculum: {easy: 1}}, evaluation: {curriculum: {ea
         (POOLS + "search: 3\n", r"^bad.yaml: search is 3; it must be a section"),
         ("search: {}\n", r"^bad.yaml: problems is missing$"),
         (POOLS + "prompt_format: chatty\n", r"^bad.yaml: prompt_format is 'chatty'; it must be one of bare, rstar"),
+        (POOLS + "rounds: {1: {search_format: chatty}}\n", r"^bad.yaml: search_format is 'chatty'; it must be one of bare, rstar"),
+        (POOLS + "rounds: {3: {search_model: x, search: {guidance: ppm}}}\n",
+         r"^bad.yaml, round 3: search_model is 'x'; it must be null where a preference model guides"),
         (POOLS + "rounds: {9: {}}\n", r"^bad.yaml: rounds.9 is no round"),
         (POOLS + "rounds: {1: 3}\n", r"^bad.yaml: rounds.1 is 3; it must be a section"),
         (POOLS + "rounds: 4\n", r"^bad.yaml: rounds is 4; it must be a section"),

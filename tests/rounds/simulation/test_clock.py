@@ -19,7 +19,10 @@ def test_calls_come_in_order_of_time_and_those_of_one_moment_in_order_of_asking(
     assert seen == ["a1", "b1", "c2"]
 
 
-@given(st.lists(st.tuples(st.integers(1, 8), rates, rates), max_size=5), st.integers(1, 12).map(lambda n: n + 0.3))
+@given(
+    st.lists(st.tuples(st.integers(1, 8), rates, rates), max_size=5),
+    st.integers(1, 12).map(lambda n: n + 0.3),
+)
 def test_a_clock_on_a_clock_is_the_integral_of_both_rates(
     changes: list[tuple[int, float, float]], due: float
 ) -> None:
