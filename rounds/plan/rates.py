@@ -75,7 +75,7 @@ class GpuRates:
         batch = self.batch_rows(policy, guided=guided, rows=rows, context=context)
         read = policy.parameters * BF16_BYTES + batch * context * policy.kv_bytes_per_token
         read_s = read / (gpus * self.gpus.kind.bandwidth_gb_s * 1e9 * self.assumed.bandwidth_share)
-        return batch / (read_s + batch * self._pass_s(policy, gpus))
+        return batch / (read_s + batch * self.pass_s(policy, gpus))
 
     def search_s(
         self, work: SearchWork, policy: ModelShape, *, guided: bool, rows: int, context: float
@@ -87,7 +87,7 @@ class GpuRates:
         read = work.prefix_tokens * uncached
         if guided:
             read += work.scored_tokens + work.expansions * context * uncached
-        engine_s = (work.tokens / rate + read * self._pass_s(policy, per_engine)) / engines
+        engine_s = (work.tokens / rate + read * self.pass_s(policy, per_engine)) / engines
         sandbox_s = (
             work.executions * self.assumed.execution_cpu_s / (self.gpus.count * self.assumed.cores_per_gpu)
         )
@@ -102,7 +102,7 @@ class GpuRates:
     def ppm_training_s(self, work: TrainingWork, model: ModelShape, *, recomputed: bool) -> float:
         return self.policy_training_s(work, model, recomputed=recomputed)
 
-    def _pass_s(self, model: ModelShape, gpus: int) -> float:
+    def pass_s(self, model: ModelShape, gpus: int) -> float:
         """Of one token through the parameters, forward, among many."""
         peak = gpus * self.gpus.kind.bf16_tflops * 1e12
         return 2 * model.active_parameters / (peak * self.assumed.flops_share)

@@ -44,16 +44,20 @@ class Speed:
 def measure_speed(
     shapes: Sequence[Shape], machines: Machines, times: ServiceTimes, numbers: Sequence[int]
 ) -> tuple[Speed, list[float]]:
-    """Simulate one worker with each number of trees in flight, 1 first; returns its speed and each shape's seconds alone."""
+    """Simulate one worker with each number of trees in flight, 1 first; returns its speed and each shape's seconds alone.
+
+    Shapes are repeated until there are three times as many trees as are in flight; those that begin or end while the worker
+    is not full do not count."""
     assert numbers[0] == 1, "speeds are relative to a tree alone"
     alone: list[float] = []
     speeds = []
     for number in numbers:
         at_once = dataclasses.replace(machines, num_workers=1, trees_in_flight=number)
-        took = simulate(shapes, at_once, times).tree_s
+        repeated = list(shapes) * -(-3 * number // len(shapes))
+        took = simulate(repeated, at_once, times).tree_s
         alone = alone or list(took)
-        steady = range(len(shapes) - number if len(shapes) > 2 * number else len(shapes) // 2)
-        speeds.append(sum(alone[i] for i in steady) / sum(took[i] for i in steady) if steady else 1.0)
+        steady = range(number // 2, len(repeated) - number) if number > 1 else range(len(shapes))
+        speeds.append(sum(alone[i % len(shapes)] for i in steady) / sum(took[i] for i in steady))
     return Speed(tuple(numbers), tuple(speeds)), alone
 
 
