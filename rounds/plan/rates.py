@@ -56,7 +56,7 @@ class GpuRates:
     def gpus_per_engine(self, weight_bytes: float) -> int:
         """The fewest, doubling, that hold the weights and leave room. Raises ConfigError if all together do not."""
         per_gpu = self.gpus.kind.memory_bytes * self.assumed.gpu_memory_share
-        needed = 2 ** max(0, math.ceil(math.log2(weight_bytes * (1 + KV_ROOM) / per_gpu)))
+        needed = 1 << max(0, math.ceil(math.log2(weight_bytes * (1 + KV_ROOM) / per_gpu)))
         if needed > self.gpus.count:
             raise ConfigError(
                 f"the model's {weight_bytes / 2**30:,.0f} GiB of weights do not fit on {self.gpus}; it takes {needed}"

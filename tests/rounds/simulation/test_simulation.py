@@ -42,7 +42,7 @@ def test_a_tree_alone_takes_the_sum_of_its_parts() -> None:
     times = dataclasses.replace(TIMES, score_token_s=0.1)
     outcome = simulate([shape], Machines(sandbox_servers=1), times)
     decoding = 4 * 0.021 + 6 * 0.0205 + 5 * 0.0205 + 2 * 8 * 0.0005
-    assert outcome.tree_s == (pytest.approx(decoding + 2 * 0.001 + 2 * 0.01 + 14 * 0.1),)
+    assert outcome.tree_s[0] == pytest.approx(decoding + 2 * 0.001 + 2 * 0.01 + 14 * 0.1)
     assert outcome.makespan_s == pytest.approx(outcome.tree_s[0] + 0.005), "the writer comes last"
 
 
