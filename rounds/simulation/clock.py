@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 from collections.abc import Callable
 
 Call = Callable[[], None]
+
+_ROUNDING = 1e-9
+"""Times that differ by no more, as a share of themselves, are the same."""
 
 
 class Clock:
@@ -22,7 +26,8 @@ class Clock:
         self._parent_then = parent.now if parent else 0.0
         self._due: list[tuple[float, int, Call]] = []
         self._order = itertools.count()
-        self._wake = 0
+        self._wake_at = math.inf
+        """On the parent: when it will look at what is due. Never too late; too early is harmless."""
 
     @property
     def now(self) -> float:
@@ -62,21 +67,22 @@ class Clock:
             self._then, self._parent_then = self.now, self.parent.now
 
     def _tell_parent(self) -> None:
-        """Be woken when the earliest is due; what was agreed before no longer counts."""
-        if self.parent is None:
+        """Be woken when the earliest is due, if not before."""
+        if self.parent is None or not self._due or self._rate <= 0:
             return
-        self._wake += 1
-        if self._due and self._rate > 0:
-            wake = self._wake
-            delay = max(0.0, (self._due[0][0] - self.now) / self._rate)
-            self.parent.after(delay, lambda: self._woken(wake))
+        delay = max(0.0, (self._due[0][0] - self.now) / self._rate)
+        at = self.parent.now + delay
+        if at < self._wake_at:
+            self._wake_at = at
+            self.parent.after(delay, lambda: self._woken(at))
 
-    def _woken(self, wake: int) -> None:
-        if wake != self._wake:
-            return
+    def _woken(self, at: float) -> None:
+        if at != self._wake_at:
+            return  # it was woken earlier, and has agreed on another time
+        self._wake_at = math.inf
         self._settle()
-        self._then = max(self._then, self._due[0][0])  # not a rounding error before what is due
-        due = self._then
-        while self._due and self._due[0][0] <= due:
-            heapq.heappop(self._due)[2]()
+        if self._due and self._rate > 0 and self._due[0][0] - self._then <= _ROUNDING * max(1.0, self._then):
+            self._then = max(self._then, self._due[0][0])
+            while self._due and self._due[0][0] <= self._then:
+                heapq.heappop(self._due)[2]()
         self._tell_parent()

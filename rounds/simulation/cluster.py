@@ -74,8 +74,6 @@ class ClusterConfig:
     """The queue is in the order of expected length, the longest first."""
     barriers: bool = True
     """A further pass over unsolved problems begins when the pass before has ended everywhere; else at once, for each."""
-    tapered: bool = False
-    """A worker takes no more than its share of what the queue still has, so that the last trees are spread over all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,17 +137,10 @@ class _Cluster:
             if number != self.in_flight[worker]:
                 heapq.heappop(self.idlest)  # no longer so
                 continue
-            if number >= self._slots():
+            if number >= self.config.trees_in_flight:
                 return
             heapq.heappop(self.idlest)
             self._start(worker, *self.queue.popleft())
-
-    def _slots(self) -> int:
-        """Trees that a worker may have at once."""
-        if not self.config.tapered:
-            return self.config.trees_in_flight
-        left = len(self.queue) + self.running
-        return min(self.config.trees_in_flight, -(-left // self.config.num_workers))
 
     def _start(self, worker: int, problem: int, position: int) -> None:
         self.empty_s = self.root.now

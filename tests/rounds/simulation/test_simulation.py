@@ -125,24 +125,15 @@ def test_a_slow_writer_ends_last() -> None:
     assert outcome.writer_utilisation == pytest.approx(20 / 21)
 
 
-def test_a_tapered_end_spreads_the_last_trees_over_all_workers() -> None:
-    slow = Speed((1, 8), (1.0, 0.125))  # no gain from trees at once
-    jobs = [(1.0,)] * 9
-    greedy = simulate_cluster(jobs, slow, cluster(num_workers=8, trees_in_flight=8))
-    assert greedy.trees == 9
-    assert greedy.makespan_s == pytest.approx(2.0)
-
-
 @given(
     st.lists(st.lists(st.floats(0.5, 4), min_size=1, max_size=3).map(tuple), max_size=12),
     st.booleans(),
     st.booleans(),
-    st.booleans(),
 )
 def test_all_passes_of_all_problems_are_searched(
-    jobs: list[tuple[float, ...]], longest_first: bool, barriers: bool, tapered: bool
+    jobs: list[tuple[float, ...]], longest_first: bool, barriers: bool
 ) -> None:
-    config = cluster(num_workers=3, longest_first=longest_first, barriers=barriers, tapered=tapered)
+    config = cluster(num_workers=3, longest_first=longest_first, barriers=barriers)
     outcome = simulate_cluster(jobs, ONE, config)
     assert outcome.trees == sum(map(len, jobs))
     assert 0 <= outcome.utilisation <= 1 + 1e-9
