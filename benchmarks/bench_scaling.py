@@ -74,11 +74,15 @@ def measure_writer(trees: list[Tree]) -> WriterTimes:
         made[id(tree)] = to_rows(tree, version=0, level="", source="", settings_hash="x", seconds=0.0)
 
     with tempfile.TemporaryDirectory() as folder:
-        began = cpu()
-        with Store.create(Path(folder)).writer(round=1) as writer:
-            for tree in trees:
-                writer.append(tree)
-        cpu_s = (cpu() - began) / len(trees)
+
+        def store() -> float:
+            began = cpu()
+            with Store.create(Path(folder)).writer(round=1) as writer:
+                for tree in trees:
+                    writer.append(tree)
+            return (cpu() - began) / len(trees)
+
+        cpu_s = min(store() for _ in range(4))  # the first one imports
         least_s(cpu, make, trees)
         journal = Journal(Layout(Path(folder)).journal(999), JournalHeader(1, "x", {}))
         journal_cpu_s = least_s(cpu, lambda tree: journal.append(made[id(tree)]), trees)

@@ -4,11 +4,12 @@
 
 Prints Markdown. Calibration: passes of one engine over batches of several sizes give the time of a pass by its rows; one
 search (seed 0) gives the CPU seconds per pass, execution and expansion of its processes and the shapes of its trees. Then
-searches of other problems (seed 1), with other numbers of trees at once, are run and simulated: once with trees drawn from the
+searches of other problems (seeds 1, 2, 3), with other numbers of trees at once, are run and simulated: once with trees drawn from the
 calibration's ("other trees": a prediction), once with the very trees of that run ("same trees": the queueing alone).
 
 All service times are CPU seconds, so that neighbours on the machine do not enter them. They do enter a real makespan: the
-simulated machine has as many cores as the run could use, idle ones and its own. Start-up is left out on both sides.
+simulated machine has as many cores as the run could use, idle ones and its own; neighbours that take what the run leaves idle
+make that too few, and the simulation too slow. Start-up is left out on both sides.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ from rstar.evaluation import SearchCounts
 from rstar.grading import GraderConfig, ReferenceJudge
 from rstar.problems import Problem
 from rstar.prompts import BARE, render_prompt
-from rstar.protocols import ProposeRequest
+from rstar.protocols import ExecutionVerdict, ProposeRequest
 from rstar.sandbox import SandboxConfig
 from rstar.search import SearchTask, search_trees
 from rstar.store import Store
@@ -173,10 +174,12 @@ async def search(model: Path, problems: Sequence[Problem], config: SearchConfig,
 def service_times(step: StepTime, run: Run) -> ServiceTimes:
     """What one search says: its CPU seconds over what they were spent on."""
     expansions, executions = run.counts.expansions, run.counts.executions.total()
+    late = run.counts.executions[ExecutionVerdict.TIMEOUT]
     factor = run.cpu.engines / (step.base_s * run.steps + step.row_s * run.rows)
     return ServiceTimes(
         step=StepTime(base_s=step.base_s * factor, row_s=step.row_s * factor),
-        execution_s=run.cpu.others / executions,
+        execution_s=(run.cpu.others - late * SandboxConfig().cpu_s) / (executions - late),
+        timeout_s=SandboxConfig().cpu_s,
         loop_s=run.cpu.own / expansions,
         write_s=run.write_s,
         prefix_tokens=run.new_prefix_tokens / expansions,
@@ -222,13 +225,14 @@ def main() -> None:
     arguments = parser.parse_args()
     config = load("embedded", 1).search
     step = asyncio.run(passes(arguments.model))
+    asyncio.run(search(arguments.model, sample(6, 2), config, 6))  # what happens once: imports, caches
     first = asyncio.run(search(arguments.model, sample(2 * arguments.problems, 0), config, 24))
     times = service_times(step, first)
     print(f"measured: {times}, cores {first.cores:.2f}, {first.wall_s:.1f} s\n")
     rows, errors = [], []
     for repeat in range(arguments.repeats):
-        for in_flight in IN_FLIGHT:
-            problems = sample(arguments.problems, 1 + repeat)
+        for index, in_flight in enumerate(IN_FLIGHT, start=1):
+            problems = sample(arguments.problems, index + repeat * len(IN_FLIGHT))
             run = asyncio.run(search(arguments.model, problems, config, in_flight))
             same = predicted(times, run.shapes, run.cores, in_flight)
             other = statistics.mean(

@@ -23,6 +23,8 @@ class ServiceTimes:
     """Of the policy's engine."""
     execution_s: float
     """Of one step in the sandbox."""
+    timeout_s: float = 4.0
+    """Of one that uses up its time: `sandbox.cpu_s`."""
     loop_s: float
     """Of the worker's event loop per expansion: parsing, grading, requests; one thread."""
     write_s: float
@@ -131,8 +133,9 @@ class _Search:
             def looked_at() -> None:
                 nonlocal waiting
                 waiting += one.executions
-                for _ in range(one.executions):
-                    worker.sandbox.serve(self.times.execution_s, ran)
+                for number in range(one.executions):
+                    late = number < one.timeouts
+                    worker.sandbox.serve(self.times.timeout_s if late else self.times.execution_s, ran)
                 ran()
 
             engine.decode(one.token_counts, self.times.prefix_tokens, proposed)

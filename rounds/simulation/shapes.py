@@ -6,16 +6,19 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rstar.protocols import ExecutionVerdict
 from rstar.tree import Tree
 
 
 @dataclass(frozen=True, slots=True)
 class Expansion:
-    """One expansion. `token_counts`: of every candidate sampled. `scored_tokens`: of the steps a value model reads."""
+    """One expansion. `token_counts`: of every candidate sampled. `timeouts`: of the executions, those that took all the time
+    they may have. `scored_tokens`: of the steps a value model reads."""
 
     token_counts: tuple[int, ...]
     executions: int
     scored_tokens: int = 0
+    timeouts: int = 0
 
 
 Shape = tuple[Expansion, ...]
@@ -32,7 +35,8 @@ def shape_of(tree: Tree, *, guided: bool = False) -> Shape:
         counts = [len(child.token_ids) for child in children for _ in range(child.multiplicity)]
         ran = sum(child.kind is not None and child.answer is None for child in children)
         scored = sum(len(child.token_ids) for child in children if child.live) if guided else 0
-        shape.append(Expansion(tuple(counts), ran, scored))
+        late = sum(child.execution is ExecutionVerdict.TIMEOUT for child in children)
+        shape.append(Expansion(tuple(counts), ran, scored, late))
     return tuple(shape)
 
 

@@ -46,6 +46,13 @@ def test_a_tree_alone_takes_the_sum_of_its_parts() -> None:
     assert outcome.makespan_s == pytest.approx(outcome.tree_s[0] + 0.005), "the writer comes last"
 
 
+def test_a_program_that_uses_up_its_time_holds_its_tree_alone() -> None:
+    slow, quick = Expansion((5,), 2, timeouts=1), Expansion((5,), 2)
+    times = dataclasses.replace(TIMES, timeout_s=4.0)
+    outcome = simulate([(slow,), (quick,)], Machines(), times)
+    assert outcome.tree_s[0] - outcome.tree_s[1] == pytest.approx(4.0 - times.execution_s, rel=0.01)
+
+
 def test_shapes_are_what_a_tree_was_made_of() -> None:
     tree = grow(seed=3)
     shape = shape_of(tree)
