@@ -8,6 +8,7 @@ import math
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,9 +29,9 @@ MATH_7B = read_shape(Path("nowhere/Qwen2.5-Math-7B"))
 
 
 def paper(
-    gpus: str = "60xA100-40GB", problems: int = 747_000, price: float | None = None, **assumed: float
+    gpus: str = "60xA100-40GB", problems: int = 747_000, price: float | None = None, **assumed: Any
 ) -> Plan:
-    changed = dataclasses.replace(ASSUMED, **assumed)  # type: ignore[arg-type]
+    changed = dataclasses.replace(ASSUMED, **assumed)
     rates = GpuRates(read_gpus(gpus), changed)
     return make_plan(load_rounds("rstar-math-7b"), rates, changed, problems=problems, price=price)
 

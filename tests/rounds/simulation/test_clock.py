@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,8 +15,12 @@ rates = st.sampled_from([0.0, 0.25, 0.5, 1.0, 2.0])
 
 def test_calls_come_in_order_of_time_and_those_of_one_moment_in_order_of_asking() -> None:
     root, seen = Clock(), list[str]()
+
+    def call(name: str) -> None:
+        seen.append(f"{name}{root.now:.0f}")
+
     for delay, name in ((2.0, "c"), (1.0, "a"), (1.0, "b")):
-        root.after(delay, lambda name=name: seen.append(f"{name}{root.now:.0f}"))  # type: ignore[misc]
+        root.after(delay, partial(call, name))
     assert root.run() == 2.0
     assert seen == ["a1", "b1", "c2"]
 
@@ -38,8 +44,8 @@ def test_a_clock_on_a_clock_is_the_integral_of_both_rates(
     at = 0
     for after, outer_rate, inner_rate in changes:
         at += after
-        root.after(at, lambda o=outer_rate, i=inner_rate: change(o, i))  # type: ignore[misc]
-    root.after(1000, lambda: change(1.0, 1.0))
+        root.after(at, partial(change, outer_rate, inner_rate))
+    root.after(1000, partial(change, 1.0, 1.0))
     root.run()
     assert seen == [pytest.approx(naive(changes, due))]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -107,8 +108,8 @@ def test_speeds_between_those_simulated_are_interpolated_in_the_joint_speed() ->
     assert speed.capacity == 2.0
 
 
-def cluster(**own: object) -> ClusterConfig:
-    return ClusterConfig(**{"num_workers": 1, "trees_in_flight": 2, "write_s": 0.0, **own})  # type: ignore[arg-type]
+def cluster(**own: Any) -> ClusterConfig:
+    return dataclasses.replace(ClusterConfig(num_workers=1, trees_in_flight=2, write_s=0.0), **own)
 
 
 def test_the_longest_first_leaves_no_long_tail() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from functools import partial
 
 import pytest
 from hypothesis import given
@@ -15,8 +16,12 @@ from rounds.simulation.stations import BatchEngine, Cores, Servers, StepTime
 def test_servers_work_in_order_of_arrival_and_are_busy_for_what_they_do() -> None:
     root = Clock()
     servers, seen = Servers(root, 2), list[tuple[str, float]]()
+
+    def end(name: str) -> None:
+        seen.append((name, root.now))
+
     for name, seconds in (("a", 3.0), ("b", 1.0), ("c", 1.0), ("d", 1.0)):
-        servers.serve(seconds, lambda name=name: seen.append((name, root.now)))  # type: ignore[misc]
+        servers.serve(seconds, partial(end, name))
     root.run()
     assert seen == [("b", 1.0), ("c", 2.0), ("a", 3.0), ("d", 3.0)]
     assert servers.usage.total() == 6.0
@@ -42,8 +47,12 @@ def test_the_engine_is_that_which_decodes_pass_by_pass(asked: list[list[int]], m
     step = StepTime(base_s=1.0, row_s=0.25)
     root = Clock()
     engine, seen = BatchEngine(root, step, max_rows=max_rows), list[tuple[int, float]]()
+
+    def end(index: int) -> None:
+        seen.append((index, root.now))
+
     for index, counts in enumerate(asked):
-        engine.decode(counts, 0.0, lambda index=index: seen.append((index, root.now)))  # type: ignore[misc]
+        engine.decode(counts, 0.0, partial(end, index))
     root.run()
     expected = pass_by_pass(asked, max_rows, step)
     assert dict(seen) == {index: pytest.approx(at) for index, at in expected.items()}
