@@ -2,7 +2,8 @@
 
 A file of any of the field's usual layouts is read as it is: `FIELD_ALIASES` lists the names that are understood.
 Where a file has worked solutions and no answers, a solution's final answer is the problem's (`rstar.solutions`).
-Ids identify a problem, never texts: equal questions are kept and reported.
+Ids identify a problem, never texts: equal questions are kept and reported. What this file does not cover: how a file is taken
+apart into rows (`problem_rows`).
 """
 
 from __future__ import annotations
@@ -11,14 +12,15 @@ import json
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from decimal import Decimal
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from rstar.errors import ProblemError
+from rstar.problem_rows import Literal, Unreadable, rows_of
 from rstar.solutions import final_answer
 
 FIELD_ALIASES: Mapping[str, tuple[str, ...]] = {
@@ -33,7 +35,7 @@ FIELD_ALIASES: Mapping[str, tuple[str, ...]] = {
 SOLUTIONS = ("solution", "response", "output")
 """Names that a worked solution may have, which is read for its final answer where a row has no answer."""
 
-SUFFIXES = (".jsonl", ".ndjson", ".json", ".parquet")
+_COLUMNS = frozenset(name for names in (*FIELD_ALIASES.values(), SOLUTIONS) for name in names)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,16 +99,8 @@ def read_problems(path: str | os.PathLike[str], *, on_error: OnError = OnError.S
     """
     path = Path(path)
     reader = _Reader(path, on_error)
-    if path.suffix not in SUFFIXES:
-        raise ProblemError(
-            f"{path}: unknown format {path.suffix!r}; problem files end in {', '.join(SUFFIXES)}"
-        )
-    try:
-        rows = _read_parquet(reader) if path.suffix == ".parquet" else _read_json_text(reader)
-        for line, row in rows:
-            reader.add(line, row)
-    except OSError as error:
-        raise ProblemError(f"{path}: {error.strerror or error}") from None
+    for line, row in rows_of(path, columns=_COLUMNS):
+        reader.add(line, row)
     if not reader.problems and not reader.faults:
         raise ProblemError(f"{path}: holds no problems")
     return ProblemSet(tuple(reader.problems), tuple(reader.faults), tuple(reader.notices))
@@ -164,12 +158,6 @@ def write_problems(path: str | os.PathLike[str], problems: Iterable[Problem]) ->
         partial.unlink(missing_ok=True)
 
 
-class _Literal(str):
-    """A JSON number as it is written: `37.50` keeps its zero, and 5,000 digits are no integer to be converted."""
-
-    __slots__ = ()
-
-
 class _BadRowError(Exception):
     """A row that cannot become a problem: the field and the message."""
 
@@ -193,12 +181,11 @@ class _Reader:
             raise ProblemError(str(fault))
         self.faults.append(fault)
 
-    def malformed(self, line: int, message: str) -> None:
-        """A row that is not JSON. It counts, so that mending it does not change the ids of the rows after it."""
-        self._rows += 1
-        self.fault(line, "", message)
-
     def add(self, line: int, row: object) -> None:
+        if isinstance(row, Unreadable):
+            self._rows += row.is_row
+            self.fault(line, "", row.message)
+            return
         position = self._rows
         self._rows += 1
         try:
@@ -229,7 +216,7 @@ class _Reader:
         id_text = _text(row, "id")
         if id_text is None or not id_text.strip():
             id_text = f"{self.path.stem}-{position}"
-        elif isinstance(identifier, _Literal | int):
+        elif isinstance(identifier, Literal | int):
             if not re.fullmatch(r"-?\d+", id_text):
                 raise _BadRowError(name, f"must be text or a whole number, not {id_text}")
             id_text = f"{self.path.stem}-{id_text}"
@@ -273,8 +260,8 @@ def _text(row: dict[str, Any], field: str) -> str | None:
     name, value = _value(row, field)
     if value is None:
         return None
-    numeric = isinstance(value, _Literal | int | float | Decimal) and not isinstance(value, bool)
-    if not (numeric and field != "question") and (not isinstance(value, str) or isinstance(value, _Literal)):
+    numeric = isinstance(value, Literal | int | float | Decimal) and not isinstance(value, bool)
+    if not (numeric and field != "question") and (not isinstance(value, str) or isinstance(value, Literal)):
         expected = "text" if field == "question" else "text or a number"
         raise _BadRowError(name, f"must be {expected}, not {_kind(value)}")
     text = repr(value) if isinstance(value, float) else str(value)
@@ -295,113 +282,5 @@ def _surrogate_at(text: str) -> int | None:
 def _kind(value: object) -> str:
     if isinstance(value, bool):
         return "a truth value"
-    names = {str: "text", list: "an array", dict: "an object", type(None): "null", _Literal: "a number"}
+    names = {str: "text", list: "an array", dict: "an object", type(None): "null", Literal: "a number"}
     return names.get(type(value), type(value).__name__)
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
-
-
-_DECODER = json.JSONDecoder(parse_int=_Literal, parse_float=_Literal, parse_constant=_no_constant)
-
-
-def _read_json_text(reader: _Reader) -> Iterator[tuple[int, object]]:
-    data = reader.path.read_bytes()
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise ProblemError(f"{reader.path}: is UTF-16; problem files are UTF-8")
-    data = data.removeprefix(b"\xef\xbb\xbf")
-    return _read_array(reader, data) if reader.path.suffix == ".json" else _read_lines(reader, data)
-
-
-def _read_lines(reader: _Reader, data: bytes) -> Iterator[tuple[int, object]]:
-    for number, raw in enumerate(data.split(b"\n"), start=1):
-        if not raw.strip():
-            continue
-        try:
-            row = _DECODER.decode(raw.decode("utf-8"))
-        except UnicodeDecodeError as error:
-            reader.malformed(number, f"is not UTF-8 (byte {error.start + 1} of the line)")
-        except json.JSONDecodeError as error:
-            reader.malformed(number, f"is not JSON: {error.msg} (character {error.pos + 1} of the line)")
-        except ValueError as error:
-            reader.malformed(number, f"is not JSON: {error}")
-        except RecursionError:
-            reader.malformed(number, "is nested too deeply")
-        else:
-            yield number, row
-
-
-_SPACE = re.compile(r"[ \t\r\n]*")
-
-
-def _read_array(reader: _Reader, data: bytes) -> Iterator[tuple[int, object]]:
-    """Element by element, for their lines. After a syntax error nothing more of an array can be trusted."""
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        reader.fault(
-            data.count(b"\n", 0, error.start) + 1, "", "is not UTF-8; nothing of the array can be read"
-        )
-        return
-    position, line = 0, 1
-
-    def skip_space(start: int) -> int:
-        match = _SPACE.match(text, start)
-        assert match is not None
-        return match.end()
-
-    def fail(at: int, message: str) -> None:
-        reader.fault(text.count("\n", 0, at) + 1, "", f"{message}; the array cannot be read from here on")
-
-    position = skip_space(0)
-    if position == len(text):
-        return
-    if text[position] != "[":
-        raise ProblemError(
-            f"{reader.path}: must hold one JSON array; files with one object a line end in .jsonl"
-        )
-    counted, position = 0, skip_space(position + 1)
-    first = True
-    while True:
-        if text.startswith("]", position):
-            break
-        if not first:
-            if not text.startswith(",", position):
-                return fail(position, "is not JSON: expected ',' or ']' after an element")
-            position = skip_space(position + 1)
-        first = False
-        line, counted = line + text.count("\n", counted, position), position
-        try:
-            row, end = _DECODER.raw_decode(text, position)
-        except json.JSONDecodeError as error:
-            return fail(error.pos, f"is not JSON: {error.msg} (column {error.colno})")
-        except ValueError as error:
-            return fail(position, f"is not JSON: {error}")
-        except RecursionError:
-            return fail(position, "is nested too deeply")
-        yield line, row
-        position = skip_space(end)
-    if skip_space(position + 1) != len(text):
-        fail(position + 1, "has text after the array's end")
-
-
-def _read_parquet(reader: _Reader) -> Iterator[tuple[int, object]]:
-    import pyarrow
-    from pyarrow import parquet
-
-    if not reader.path.is_file():
-        raise FileNotFoundError(2, os.strerror(2))
-    try:
-        file = parquet.ParquetFile(reader.path)
-        known = {name for names in (*FIELD_ALIASES.values(), SOLUTIONS) for name in names}
-        columns = [name for name in file.schema_arrow.names if name in known]
-        row_number = 0
-        for batch in file.iter_batches(columns=columns):
-            for row in batch.to_pylist():
-                row_number += 1
-                yield row_number, row
-    except pyarrow.ArrowException as error:
-        raise ProblemError(
-            f"{reader.path}: is not a readable Parquet file: {str(error).splitlines()[0]}"
-        ) from None
