@@ -19,13 +19,15 @@ def plan_command(
     ] = None,
     problems: Annotated[
         int | None,
-        typer.Option(help="Training problems, if the recipe's files are not there yet.", show_default=False),
+        typer.Option(
+            min=1, help="Training problems, if the recipe's files are not there yet.", show_default=False
+        ),
     ] = None,
     evaluation_problems: Annotated[
-        int | None, typer.Option(help="Held-out problems, likewise.", show_default=False)
+        int | None, typer.Option(min=0, help="Held-out problems, likewise.", show_default=False)
     ] = None,
     price: Annotated[
-        float | None, typer.Option(help="Per GPU-hour, in any currency.", show_default=False)
+        float | None, typer.Option(min=0, help="Per GPU-hour, in any currency.", show_default=False)
     ] = None,
     settings: Settings = None,
     assume: Annotated[
@@ -37,7 +39,7 @@ def plan_command(
     calibrate: Annotated[
         bool, typer.Option("--calibrate", help="Measure this machine first, by a short real run: minutes.")
     ] = False,
-    sample: Annotated[int, typer.Option(help="Problems of that run.")] = 48,
+    sample: Annotated[int, typer.Option(min=1, help="Problems of that run.")] = 48,
     as_json: AsJson = False,
 ) -> None:
     """Say what a recipe costs before it runs: tokens, executions, hours, days, disk, money, by stage; whether its models fit.

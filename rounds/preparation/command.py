@@ -66,8 +66,10 @@ def prepare_command(
         prepared = prepare(problems, evaluation, config, grader=grader, samples=found_samples)
     prepared.drops[:0] = malformed
     values = report(prepared, config, pools=pools, against=against or (), num_evaluation=len(evaluation))
-    write_problems(out, prepared.problems)
     written, dropped = write_report(out, prepared, values)
+    if not prepared.problems:
+        raise ConfigError(f"no problem is left, so {out} was not written; {dropped} says why of each")
+    write_problems(out, prepared.problems)
     if as_json:
         print_json(values)
         return

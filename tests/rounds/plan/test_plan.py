@@ -156,6 +156,14 @@ def rstar(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     return int(ended.value.code or 0)
 
 
+@pytest.mark.parametrize("nonsense", [["--problems", "0"], ["--problems", "-1"], ["--price", "-2"]])
+def test_no_problems_and_negative_prices_are_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], nonsense: list[str]
+) -> None:
+    assert rstar(monkeypatch, "--recipe", "rstar-math-7b", "--gpus", "60xA100-40GB", *nonsense) == 2
+    assert nonsense[0] in capsys.readouterr().err
+
+
 def test_the_command_shows_stages_memory_assumptions_and_the_check(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

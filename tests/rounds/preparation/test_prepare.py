@@ -210,6 +210,18 @@ def test_the_command_writes_the_pool_a_report_and_what_was_left_out(
     assert "name a store of them with --samples" in capsys.readouterr().err
 
 
+def test_where_no_problem_is_left_no_pool_is_written_and_the_reasons_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pool, out = tmp_path / "pool.jsonl", tmp_path / "ready.jsonl"
+    write_problems(pool, [problem("a question", id="a")])
+    assert rstar(monkeypatch, str(pool), "--out", str(out), "--against", str(pool)) == 2
+    assert "no problem is left" in capsys.readouterr().err
+    assert not out.exists()
+    drops = (tmp_path / "ready.dropped.jsonl").read_text().splitlines()
+    assert [json.loads(drop)["reason"] for drop in drops] == ["evaluated"]
+
+
 def test_samples_are_the_answers_of_a_stores_trajectories(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
