@@ -128,7 +128,7 @@ async def search_into_store(
             counts = SearchCounts()
             progress = SearchProgress(
                 name, already_done + len(goals), counts,
-                already_done=already_done, file=progress_file, console=console,
+                already_done=already_done, verifies=reference, file=progress_file, console=console,
             )  # fmt: skip
             results = search_trees(
                 _tasks(goals, store, round_index, seed, grader, reference=reference),

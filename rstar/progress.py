@@ -27,7 +27,8 @@ PLAIN_REFRESH_S = 15.0
 class SearchProgress:
     """Shows a running search; use as a context manager around it, and tell it each finished tree.
 
-    In a terminal a live panel, elsewhere a line now and then. The same numbers go to `file` (JSON) as they change.
+    In a terminal a live panel, elsewhere a line now and then. The same numbers go to `file` (JSON) as they change. Where
+    no answer is verified (`verifies`), nothing is said of what is solved.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class SearchProgress:
         counts: SearchCounts,
         *,
         already_done: int = 0,
+        verifies: bool = True,
         file: Path | None = None,
         console: Console | None = None,
     ) -> None:
@@ -46,6 +48,7 @@ class SearchProgress:
         self.file = file
         self.console = console or Console(stderr=True)
         self.already_done = already_done
+        self.verifies = verifies
         self.done = 0
         self.parked = 0
         self.trees_by_level: Counter[str] = Counter()
@@ -80,8 +83,9 @@ class SearchProgress:
             self.console.print(f"parked {result.tree.name}: {result.fault}", style="yellow", highlight=False)
         else:
             self.done += 1
-            self.trees_by_level[level] += 1
-            self.solved_by_level[level] += result.tree.solved
+            if self.verifies:
+                self.trees_by_level[level] += 1
+                self.solved_by_level[level] += result.tree.solved
         now = time.monotonic()
         if now - self._shown >= (REFRESH_S if self._live.is_started else PLAIN_REFRESH_S):
             self._shown = now
@@ -127,10 +131,10 @@ class SearchProgress:
 
     def _line(self) -> str:
         n = self.numbers()
-        coverage = "-" if n["coverage"] is None else f"{n['coverage']:.1%}"
+        coverage = f" {n['coverage']:.1%} solved," if n["coverage"] is not None else ""
         left = "" if not n["seconds_left"] else f", {_clock(n['seconds_left'])} left"
         return (
-            f"{self.label}: {n['trees_done']}/{n['trees']} trees, {coverage} solved, "
+            f"{self.label}: {n['trees_done']}/{n['trees']} trees,{coverage} "
             f"{n['nodes']:,} nodes ({n['nodes_per_second']:,.0f}/s), {n['tokens']:,} tokens ({n['tokens_per_second']:,.0f}/s), "
             f"{n['executions']:,} executions ({n['executions_per_second']:,.0f}/s), {_clock(n['seconds'])}{left}"
         )
@@ -153,7 +157,7 @@ class SearchProgress:
             Text(f"{self._share(ExecutionVerdict.OK):.0%} run cleanly", style="dim"),
             Text(f"{self.parked} parked", style="yellow") if self.parked else "",
         )
-        coverage = Text("solved  ")
+        coverage = Text("solved  " if n["coverage_by_level"] else "")
         for level, share in n["coverage_by_level"].items():
             coverage.append(f"{level or 'all'} {share:.0%}   ", style="green")
         return Group(bar, rates, coverage)
