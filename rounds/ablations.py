@@ -39,6 +39,7 @@ from rounds.health import search_health
 from rounds.pools import TRAIN
 from rounds.recipe import RoundRecipe
 from rounds.searching import outcomes, refuse_faults
+from rounds.workplace import HERE, Workplace
 from rstar.campaign import search_into_store
 from rstar.energy import EnergyMeter
 from rstar.problems import read_problems
@@ -67,7 +68,12 @@ def finding(difference: PairedDifference) -> Finding:
 
 
 def make_samples(
-    recipe: RoundRecipe, console: Console, folder: Path, inputs: Mapping[str, Path]
+    recipe: RoundRecipe,
+    console: Console,
+    folder: Path,
+    inputs: Mapping[str, Path],
+    *,
+    workplace: Workplace = HERE,
 ) -> dict[str, Any]:
     """Verified samples of `model` for every training problem: as many as the tokens of `search` pay for, on average.
 
@@ -85,7 +91,7 @@ def make_samples(
             problems, model=inputs["model"], store=store, round_index=recipe.round_index, label="rejection sampling",
             search=single_sample(recipe.search), sandbox=recipe.sandbox, grading=recipe.grading, engine=recipe.engine,
             prompt_format=recipe.prompt_format, seed=recipe.stage_seed("samples"), tree_indices=range(num_samples),
-            progress_file=folder / "progress.json", console=console,
+            progress_file=folder / "progress.json", console=console, open_searcher=workplace.open_searcher,
         )  # fmt: skip
         refuse_faults(asyncio.run(faults))
         return sum(r.num_tokens for r in store.records(recipe.round_index) if r.tree_index < num_samples)

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from rounds.plan.command import plan_command
 from rounds.preparation.command import prepare_command
-from rstar.cli import AsJson, Settings, app, print_json, problems_app, run
+from rstar.cli import AsJson, RayAddress, Settings, app, print_json, problems_app, run
 from rstar.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ def round_command(
             show_default="the last",
         ),
     ] = None,
+    ray: RayAddress = None,
     as_json: AsJson = False,
 ) -> None:
     """Run rounds: search, train, evaluate, report. Finished stages are skipped; a stopped one goes on.
@@ -87,7 +88,7 @@ def round_command(
     elif what == "status":
         _status(recipes[:last], folder, arguments, complete=complete, as_json=as_json)
     else:
-        _run(recipes[:last], folder, arguments, what, complete=complete, as_json=as_json)
+        _run(recipes[:last], folder, arguments, what, ray, complete=complete, as_json=as_json)
 
 
 @app.command()
@@ -128,6 +129,7 @@ def _run(
     folder: Path,
     arguments: str,
     what: str,
+    ray: str | None,
     *,
     complete: bool,
     as_json: bool,
@@ -136,7 +138,9 @@ def _run(
     from rounds.driver import run_stages
     from rounds.health import coverage
     from rounds.stages import stages_by_round
+    from rounds.workplace import HERE, on_ray
 
+    workplace = HERE if ray is None else on_ray(ray)
     console = Console(stderr=True)
 
     def announce(status: StageStatus, what: str) -> None:
@@ -147,11 +151,13 @@ def _run(
 
     manifests: dict[str, Manifest] = {}
     shares: list[float] = []
-    by_round = stages_by_round(recipes, complete=complete, arguments=arguments)
+    by_round = stages_by_round(recipes, complete=complete, arguments=arguments, workplace=workplace)
 
     def ablations(last: int) -> list[Stage]:
         before = [*itertools.chain(*by_round[:last])]
-        return ablation_stages(recipes[:last], before, complete=complete, arguments=arguments)
+        return ablation_stages(
+            recipes[:last], before, complete=complete, arguments=arguments, workplace=workplace
+        )
 
     if what == "ablations":
         ablations(len(recipes))  # what is wrong is said before anything runs

@@ -12,6 +12,7 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -48,6 +49,15 @@ Settings = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of a table.")]
+RayAddress = Annotated[
+    str | None,
+    typer.Option(
+        "--ray",
+        metavar="ADDRESS",
+        help="Search on a Ray cluster: HOST:PORT of its head, auto for the one that runs here, local to start one.",
+        show_default="this process",
+    ),
+]
 StoreFolder = Annotated[Path, typer.Argument(help="Folder of the store.", show_default=False)]
 ProblemsFile = Annotated[Path, typer.Argument(help="JSONL, JSON or Parquet.", show_default=False)]
 
@@ -152,6 +162,7 @@ def search(
         str, typer.Option(help="bare: fine-tuned on the step format; rstar: the paper's prompt.")
     ] = "bare",
     seed: Annotated[int, typer.Option(help="Decides every random choice.")] = 0,
+    ray: RayAddress = None,
 ) -> None:
     """Search a tree for every problem of a file and keep the trees in a store. Run again, it goes on where it stopped.
 
@@ -187,7 +198,9 @@ def search(
             f"{file}: {len(without)} problems have no answer, {without[0]} among them; a search needs one"
         )
     parked = asyncio.run(
-        _search(found.problems, model, store, search_config, sandbox, grading, engine, prompt_format, seed)
+        _search(
+            found.problems, model, store, search_config, sandbox, grading, engine, prompt_format, seed, ray
+        )
     )
     if parked:
         print(f"error: {parked} trees were parked (see above); run the same command again", file=sys.stderr)
@@ -204,14 +217,22 @@ async def _search(
     engine: EngineConfig,
     prompt_format: str,
     seed: int,
+    ray: str | None,
 ) -> int:
     from rstar.campaign import search_into_store
+    from rstar.searcher import LocalSearcher, OpenSearcher
     from rstar.store import Store
 
+    open_searcher: OpenSearcher = LocalSearcher.open
+    if ray is not None:
+        from rstar.cluster import ClusterSearcher
+
+        open_searcher = partial(ClusterSearcher.open, ray)
     return len(
         await search_into_store(
             problems, model=model, store=Store.create(folder), round_index=0, label="search", search=search,
             sandbox=sandbox, grading=grading, engine=engine, prompt_format=prompt_format, seed=seed,
+            open_searcher=open_searcher,
         )
     )  # fmt: skip
 

@@ -198,7 +198,7 @@ async def search_trees(
     def refill() -> None:
         while len(running) < max_trees_in_flight and (task := next(waiting, None)) is not None:
             search = TreeSearch(task.tree, engines, task.judge, config, format=format, counts=counts)
-            running.add(asyncio.create_task(_finish(search, task.num_rollouts)))
+            running.add(asyncio.create_task(finish_search(search, task.num_rollouts)))
 
     try:
         refill()
@@ -214,7 +214,8 @@ async def search_trees(
         await asyncio.gather(*running, return_exceptions=True)
 
 
-async def _finish(search: TreeSearch, num_rollouts: int | None) -> SearchResult:
+async def finish_search(search: TreeSearch, num_rollouts: int | None) -> SearchResult:
+    """Run a search to its end, or to the fault that it is parked for."""
     began = time.monotonic()
     try:
         await search.run(num_rollouts)

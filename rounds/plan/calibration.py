@@ -35,6 +35,7 @@ from rstar.config import Guidance
 from rstar.errors import StageError
 from rstar.problems import Problem, read_problems, write_problems
 from rstar.prompts import FORMATS, render_prompt
+from rstar.searcher import OpenValue
 from rstar.seeds import rng
 from rstar.store import Store
 
@@ -106,13 +107,14 @@ class _Calibrator:
         ppm = train_ppm(
             groups, base=folder / "policy", out=folder / "ppm", config=recipe.ppm, seed=recipe.seed
         )
-        scorer = PPMScorer(
+        scorer = partial(
+            PPMScorer,
             folder / "ppm",
             max_length=recipe.ppm.max_length,
             num_replicas=0 if recipe.engine.num_replicas == 0 else None,
             dtype=recipe.engine.dtype,
         )
-        guided = self._search("guided", problems, folder / "policy", guided=True, value=scorer)
+        guided = self._search("guided", problems, folder / "policy", guided=True, open_value=scorer)
         rates = MeasuredRates(
             machine=describe_machine(),
             search_tokens_per_s=first["tokens"] / first["seconds"],
@@ -139,7 +141,13 @@ class _Calibrator:
         return sample
 
     def _search(
-        self, name: str, problems: Sequence[Problem], model: Path, *, guided: bool, value: Any = None
+        self,
+        name: str,
+        problems: Sequence[Problem],
+        model: Path,
+        *,
+        guided: bool,
+        open_value: OpenValue | None = None,
     ) -> dict[str, float]:
         """Its numbers at the end, and `start_s`: before it began."""
         folder = self.folder / name
@@ -153,7 +161,7 @@ class _Calibrator:
                 problems, model=model, store=Store.create(folder / STORE), round_index=1,
                 label=f"calibration, {name}", search=search, sandbox=self.recipe.sandbox,
                 grading=self.recipe.grading, engine=self.recipe.engine, prompt_format=self.recipe.prompt_format,
-                seed=self.recipe.seed, value=value, progress_file=folder / PROGRESS, console=self.console,
+                seed=self.recipe.seed, open_value=open_value, progress_file=folder / PROGRESS, console=self.console,
             )
         )  # fmt: skip
         if faults:
