@@ -69,6 +69,8 @@ def connected(address: str) -> Iterator[Any]:
         ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
     except Exception as error:
         raise _explained(address, error) from None
+    # Ray prints what happens to workers on this process's stdout, which belongs to results; the fleet says it in the log.
+    ray._private.worker._worker_logs_enabled = False
     try:
         yield ray
     finally:
@@ -104,8 +106,9 @@ def own_error(error: Exception) -> Exception:
 
 
 def last_line(error: BaseException) -> str:
-    """The line of an error that says what was wrong."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    """The line of an error that says what was wrong, without Ray's general advice."""
+    text = str(error).partition(" Some common causes include")[0]
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__
 
 

@@ -6,6 +6,7 @@ A fleet tells what happens to its workers (`events`); it does not know what they
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import Coroutine
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from rstar.cluster.connection import ClusterNode, last_line, nodes_of, on_node, 
 from rstar.cluster.worker import SearchWorker
 from rstar.errors import BackendError, ConfigError, RstarError
 from rstar.searcher import SearchSetup
+
+LOG = logging.getLogger(__name__)
 
 POLL_S = 2.0
 """Between looks for nodes that joined or left."""
@@ -61,8 +64,6 @@ class Fleet:
         self._address = address
         self._setup = setup
         self.events: asyncio.Queue[Joined | Refused] = asyncio.Queue()
-        self.warnings: dict[str, None] = {}
-        """What engines warned of when they started, each once."""
         self._workers: dict[str, Worker] = {}
         self._starting: Counter[str] = Counter()
         """Workers under way, by node."""
@@ -198,7 +199,8 @@ class Fleet:
             raise
         else:
             self._starting[node.node_id] -= 1
-            self.warnings |= dict.fromkeys(f"{node.host}: {one}" for one in warned)
+            for line in warned:
+                LOG.warning("worker %s: %s", name, line)
             self._workers[name] = Worker(name, node, actor)
             self.events.put_nowait(Joined(self._workers[name]))
 

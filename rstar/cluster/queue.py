@@ -17,6 +17,10 @@ MAX_ATTEMPTS = 4
 """Searches of one tree that end in a fault or with their worker's death, before the tree is parked [ours]."""
 
 
+SUSPECT_FROM = 2
+"""Failed searches from which on a tree may be what kills its workers: no worker has two of those in flight [ours]."""
+
+
 @dataclass(slots=True)
 class _Open:
     """A tree that is not finished: waiting, or in flight on `holders`."""
@@ -26,6 +30,10 @@ class _Open:
     attempts: int = 0
     """Searches that failed."""
 
+    @property
+    def suspect(self) -> bool:
+        return self.attempts >= SUSPECT_FROM
+
 
 class TaskQueue:
     """Hands tasks to workers, at most `room` at a time to each. Tasks are drawn as they are needed; names of trees are
@@ -34,6 +42,7 @@ class TaskQueue:
     def __init__(self, tasks: Iterable[TreeTask], *, room: int) -> None:
         self._fresh: Iterator[TreeTask] = iter(tasks)
         self._returned: deque[str] = deque()
+        self._suspects: deque[str] = deque()
         self._open: dict[str, _Open] = {}
         self._room = room
         self._flights: dict[str, dict[str, None]] = {}
@@ -91,11 +100,24 @@ class TaskQueue:
             worker = min(self._flights, key=lambda one: len(self._flights[one]))
             if len(self._flights[worker]) >= self._room:
                 return
-            if not self._returned and not self._draw():
-                yield from self._copies()
-                return
-            name = self._returned.popleft()
+            if (name := self._next(worker)) is None:
+                break
             yield worker, self._start(worker, name)
+        for worker in self._flights:  # those that may take a suspect are not always the least busy
+            if self._suspects and len(self._flights[worker]) < self._room and not self._has_suspect(worker):
+                yield worker, self._start(worker, self._suspects.popleft())
+        yield from self._copies()
+
+    def _next(self, worker: str) -> str | None:
+        """What this worker should take of what waits: first what others failed at."""
+        if self._suspects and not self._has_suspect(worker):
+            return self._suspects.popleft()
+        if self._returned or self._draw():
+            return self._returned.popleft()
+        return None
+
+    def _has_suspect(self, worker: str) -> bool:
+        return any(self._open[name].suspect for name in self._flights[worker])
 
     def _copies(self) -> Iterator[tuple[str, TreeTask]]:
         """For each idle worker, half of the trees that only the busiest one holds: those started last, which are likely to
@@ -139,5 +161,5 @@ class TaskQueue:
         if opened.attempts >= MAX_ATTEMPTS:
             del self._open[name]
             return False
-        self._returned.appendleft(name)
+        (self._suspects if opened.suspect else self._returned).appendleft(name)
         return True

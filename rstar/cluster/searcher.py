@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import warnings
+import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
 from contextlib import ExitStack
@@ -23,6 +23,8 @@ from rstar.cluster.worker import Reply
 from rstar.evaluation import SearchCounts, WorkerCounts
 from rstar.search import SearchResult
 from rstar.searcher import SearchSetup, TreeTask
+
+LOG = logging.getLogger(__name__)
 
 COUNT_S = 1.0
 """Between questions to workers for what they have done, for the progress display."""
@@ -67,8 +69,6 @@ class ClusterSearcher:
                 await fleet.aclose()
             stack.close()
             raise
-        for line in fleet.warnings:
-            warnings.warn(line, RuntimeWarning, stacklevel=2)
         return cls(ray, fleet, setup, stack)
 
     async def search(self, tasks: Iterable[TreeTask], counts: SearchCounts) -> AsyncIterator[SearchResult]:
@@ -124,7 +124,7 @@ class _Run:
                 case Refused(node, error, left):
                     if not left:
                         raise error
-                    warnings.warn(f"no worker on {node.host}: {error}", RuntimeWarning, stacklevel=2)
+                    LOG.warning("no more workers on %s: %s", node.host, error)
                 case _Ended(worker, _, Reply() as reply):
                     for result in self._ended(worker, reply):
                         yield result
@@ -185,6 +185,8 @@ class _Run:
         if worker.name not in self._queue.workers:
             return
         self._counts.workers[worker.name].alive = False
+        in_flight = self._queue.in_flight(worker.name)
+        LOG.warning("worker %s is lost, its %d trees run again: %s", worker.name, len(in_flight), why)
         parked = self._queue.leave(worker.name)
         self._fleet.lose(worker, why)
         for task in parked:

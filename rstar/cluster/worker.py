@@ -33,19 +33,16 @@ class SearchWorker:
     async def open(self) -> list[str]:
         """Start the engines; returns what they warned of. Raises what they raise, and ConfigError for a folder that this
         machine does not have."""
+        model = self._site.setup.model
+        if not model.exists():
+            raise ConfigError(
+                f"there is no {model} on this machine; models must lie in a folder that all machines of the cluster share, "
+                "under the same path"
+            )
         with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", UserWarning)
-            try:
-                await self._site.open()
-            except Exception:
-                model = self._site.setup.model
-                if not model.exists():
-                    raise ConfigError(
-                        f"there is no {model} on this machine; models must lie in a folder that all machines of the "
-                        "cluster share, under the same path"
-                    ) from None
-                raise
-        return [str(one.message) for one in caught if issubclass(one.category, UserWarning)]
+            warnings.simplefilter("always", RuntimeWarning)
+            await self._site.open()
+        return [str(one.message) for one in caught if one.category is RuntimeWarning]
 
     async def search(self, task: TreeTask) -> Reply:
         """Search one tree to its end; several calls run at once."""

@@ -121,7 +121,7 @@ def search_into(
     with mock.patch.object(campaign, "open_engines", opened):
         return asyncio.run(
             search_into_store(
-                problems, model=Path("none"), store=store, round_index=1, label="search", search=search,
+                problems, model=script.folder, store=store, round_index=1, label="search", search=search,
                 sandbox=SandboxConfig(), grading=GraderConfig(), prompt_format="bare", seed=SEED,
                 engine=EngineConfig(max_trees_in_flight=max_trees_in_flight),
                 open_value=open_value if guided else None, open_searcher=open_searcher, **more,

@@ -95,6 +95,18 @@ def test_a_tree_whose_every_attempt_fails_is_parked_and_others_are_not() -> None
     assert hand_out(queue) == [("last", "1#0")]
 
 
+def test_trees_that_lost_two_workers_do_not_share_a_third_so_that_one_of_them_is_found_guilty_alone() -> None:
+    queue = TaskQueue(tasks(4), room=2)
+    for name in "ab":
+        queue.join(name)
+        assert set(hand_out(queue)) == {(name, "0#0"), (name, "1#0")}
+        queue.leave(name)
+    queue.join("c")
+    assert hand_out(queue) == [("c", "0#0"), ("c", "2#0")]
+    queue.join("d")
+    assert hand_out(queue) == [("d", "1#0"), ("d", "3#0")]
+
+
 @settings(max_examples=200)
 @given(st.integers(0, 25), st.integers(1, 5), st.data())
 def test_whatever_joins_leaves_fails_and_ends_each_tree_comes_out_once(
