@@ -9,13 +9,14 @@ NODE = {"num_cpus": 1, "num_gpus": 0, "object_store_memory": 100 << 20, "include
 
 
 @contextmanager
-def two_nodes() -> Iterator[str]:
-    """A head and one more node, with room for one worker each; the head's address."""
+def nodes(count: int) -> Iterator[str]:
+    """So many nodes, each with room for one worker; the head's address."""
     from ray.cluster_utils import Cluster
 
     cluster = Cluster(initialize_head=True, head_node_args=NODE)
     try:
-        cluster.add_node(**NODE)
+        for _ in range(count - 1):
+            cluster.add_node(**NODE)
         yield cluster.address
     finally:
         cluster.shutdown()

@@ -22,7 +22,7 @@ from rstar.sandbox import SandboxConfig
 from rstar.searcher import LocalSearcher, OpenSearcher
 from rstar.store import Store
 from rstar.tree import Tree
-from tests.rstar.cluster.nodes import two_nodes
+from tests.rstar.cluster.nodes import nodes
 from tests.rstar.cluster.scripted import SEARCH, WORLD, Script, search_into, trees_of
 
 
@@ -36,7 +36,7 @@ PROBLEMS = WORLD.problems(24)
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    with two_nodes() as address:
+    with nodes(2) as address:
         yield address
 
 
