@@ -2,7 +2,9 @@
 
 The command runs in a shell, in a session of its own, until it ends or the pipe FD breaks, whose other end is held by the
 one who asked: however that one ends, the pipe breaks. Then every process of the session gets SIGTERM, and after a while
-SIGKILL. Imports nothing of this project: it runs in the node's environment, whatever that can import.
+SIGKILL. Ray itself kills the children of a worker that ends, and only those; so who waits for the pipe is a grandchild.
+
+Imports nothing of this project: it runs in the node's environment, whatever that can import.
 """
 
 from __future__ import annotations
@@ -34,6 +36,15 @@ def run(pipe: int, command: str) -> int:
     return code if code >= 0 else 128 - code
 
 
+def main(pipe: int, command: str) -> int:
+    """`run` in a child of its own; its exit code."""
+    child = os.fork()
+    if child == 0:
+        os.setsid()
+        os._exit(run(pipe, command))
+    os.close(pipe)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # from Ray, at the worker's end; the pipe says it too
-    sys.exit(run(int(sys.argv[1]), sys.argv[2]))
+    sys.exit(main(int(sys.argv[1]), sys.argv[2]))
