@@ -142,8 +142,8 @@ def _explained(address: str, error: Exception) -> Exception:
         )
     if "token" in text.lower() or "unauthenticated" in text.lower():
         return ConfigError(
-            f"the cluster at {address} does not accept this machine's token; every machine needs the head's "
-            "~/.ray/auth_token, or the same RAY_AUTH_TOKEN"
+            f"the cluster at {address} asks for a token that this process does not have; `export RAY_AUTH_MODE=token`, with "
+            "the head's ~/.ray/auth_token on every machine, or the same RAY_AUTH_TOKEN"
         )
     if address == AUTO:
         return ConfigError(

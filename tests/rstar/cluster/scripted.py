@@ -57,7 +57,8 @@ class Script:
     def once(self, what: str) -> bool:
         """True for the first on the whole cluster to ask."""
         try:
-            os.close(os.open(self.folder / what, os.O_CREAT | os.O_EXCL))
+            with (self.folder / what).open("x") as file:
+                file.write(f"{os.getpid()}\n")
         except FileExistsError:
             return False
         return True
