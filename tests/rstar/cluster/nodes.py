@@ -9,14 +9,14 @@ NODE = {"num_cpus": 1, "num_gpus": 0, "object_store_memory": 100 << 20, "include
 
 
 @contextmanager
-def nodes(count: int) -> Iterator[str]:
-    """So many nodes, each with room for one worker; the head's address."""
+def nodes(count: int, **more: int) -> Iterator[str]:
+    """So many nodes, each with room for one worker unless `more` says otherwise; the head's address."""
     from ray.cluster_utils import Cluster
 
-    cluster = Cluster(initialize_head=True, head_node_args=NODE)
+    cluster = Cluster(initialize_head=True, head_node_args={**NODE, **more})
     try:
         for _ in range(count - 1):
-            cluster.add_node(**NODE)
+            cluster.add_node(**{**NODE, **more})
         yield cluster.address
     finally:
         cluster.shutdown()

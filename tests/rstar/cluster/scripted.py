@@ -35,6 +35,7 @@ from tests.rstar.fakes import InProcessSandbox
 WORLD = ChainWorld(num_operations=3, slip=0.3)
 SEARCH = SearchConfig(num_rollouts=3, num_candidates=3)
 SEED = 5
+ENGINE = EngineConfig(max_trees_in_flight=4)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +114,7 @@ def search_into(
     *,
     problems: Sequence[Problem],
     search: SearchConfig = SEARCH,
-    max_trees_in_flight: int = 4,
+    engine: EngineConfig = ENGINE,
     **more: Any,
 ) -> list[str]:
     """`search_into_store` with these engines."""
@@ -124,8 +125,7 @@ def search_into(
             search_into_store(
                 problems, model=script.folder, store=store, round_index=1, label="search", search=search,
                 sandbox=SandboxConfig(), grading=GraderConfig(), prompt_format="bare", seed=SEED,
-                engine=EngineConfig(max_trees_in_flight=max_trees_in_flight),
-                open_value=open_value if guided else None, open_searcher=open_searcher, **more,
+                engine=engine, open_value=open_value if guided else None, open_searcher=open_searcher, **more,
             )
         )  # fmt: skip
 

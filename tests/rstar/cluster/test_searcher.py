@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -113,6 +115,25 @@ def test_a_tree_that_kills_every_worker_is_parked_and_the_others_are_found(
     assert len(faults) == 1
     assert faults[0].startswith("chain-3#0: 4 workers died or failed while searching it")
     assert len(trees_of(store)) == 7
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_round_on_the_cluster_is_the_round_of_the_recipe(tmp_path: Path, address: str) -> None:
+    """Where it was searched makes nothing stale, and the search had both workers."""
+    settings = (
+        "problems.train.curriculum={easy: 8, medium: 4}", "problems.evaluation.curriculum={easy: 4}",
+        "search.num_rollouts=4", "search.num_candidates=4", "engine.num_replicas=0", "sft.epochs=1",
+        "evaluation.problems={easy: 2}", "evaluation.search.num_rollouts=1", "ppm.global_batch_size=16",
+    )  # fmt: skip
+    rstar = [sys.executable, "-m", "rounds.cli", "round"]
+    common = ["--run", str(tmp_path), "--json", *(word for one in settings for word in ("--set", one))]
+    done = subprocess.run([*rstar, "1", *common, "--ray", address], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    workers = json.loads((tmp_path / "round1" / "search" / "progress.json").read_text())["workers"]
+    assert [one["trees"] > 0 for one in workers.values()] == [True, True]
+    shown = subprocess.run([*rstar, "status", *common, "--round", "1"], capture_output=True, text=True)
+    assert {one["progress"] for one in json.loads(shown.stdout)} == {"complete"}
 
 
 def test_a_missing_model_folder_is_said_with_the_machine_that_lacks_it(tmp_path: Path, address: str) -> None:
