@@ -115,6 +115,10 @@ class ScoringEngine:
         """Queue a request."""
         self._waiting.append(_Job(job_id, request, [0.0] * len(request.steps)))
 
+    def cancel(self, job_id: int) -> None:
+        """Forget a request."""
+        self._waiting = deque(job for job in self._waiting if job.job_id != job_id)
+
     @torch.inference_mode()
     def step(self) -> list[tuple[int, list[float]]]:
         """Score what waits, the oldest first and only so much of it; returns the scores, in [-1, 1], of those requests."""
