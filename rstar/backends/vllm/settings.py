@@ -46,6 +46,8 @@ class LLMSettings:
 
     def __post_init__(self) -> None:
         check_dtype(self.dtype)
+        if self.dtype == "float64":
+            raise ConfigError("dtype is float64, in which vLLM does not compute; float32 is the widest")
 
     def start(self, **arguments: Any) -> LLMEngine:
         """vLLM in this process. Raises ConfigError with one line if it does not start."""
@@ -61,7 +63,7 @@ class LLMSettings:
             return LLMEngine.from_engine_args(
                 EngineArgs(
                     model=str(self.model),
-                    dtype=self.dtype,  # type: ignore[arg-type]
+                    dtype=self._own_dtype(),  # type: ignore[arg-type]
                     tensor_parallel_size=self.tensor_parallel,
                     gpu_memory_utilization=self.memory_share,
                     max_num_seqs=self.max_rows,
@@ -78,6 +80,13 @@ class LLMSettings:
             raise ConfigError(
                 f"model folder {self.model}: vLLM does not start: {one_line(error)}; see docs/vllm.md"
             ) from error
+
+    def _own_dtype(self) -> str:
+        """The numbers to compute in; for "auto" those of the checkpoint (vLLM's own "auto" narrows float32)."""
+        if self.dtype != "auto":
+            return self.dtype
+        own = getattr(read_config(self.model), "dtype", None)
+        return "auto" if own is None else str(own).removeprefix("torch.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,6 +144,8 @@ def environments(groups: Sequence[Sequence[int]], key: str) -> list[dict[str, st
     common = {
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         "VLLM_NO_USAGE_STATS": "1",
+        "PYTHONWARNINGS": "ignore",  # of vLLM's and torch's authors to each other
+        "TORCH_CPP_LOG_LEVEL": "ERROR",
         "VLLM_LOGGING_LEVEL": os.environ.get("VLLM_LOGGING_LEVEL", "ERROR"),
     }
     if not torch.cuda.is_available():
