@@ -153,7 +153,7 @@ def environments(groups: Sequence[Sequence[int]], key: str) -> list[dict[str, st
         taken = iter(range(sum(map(len, groups))))
         binds = ["|".join(str(cores[next(taken) % len(cores)]) for _ in group) for group in groups]
         common["TORCHDYNAMO_DISABLE"] = "1"  # eager engines: no just-in-time build at the first request
-        return [{**common, "VLLM_CPU_OMP_THREADS_BIND": bind} for bind in binds]
+        return [{**common, "VLLM_CPU_OMP_THREADS_BIND": bind} if "|" in bind else common for bind in binds]
     num_devices = torch.cuda.device_count()
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(num_devices)))).split(",")
     largest = max(device for group in groups for device in group)

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +20,8 @@ from rstar.backends.transformers import TransformersPolicy
 from rstar.errors import BackendError, ConfigError
 from rstar.protocols import Candidate, PolicyBackend, ProposeRequest, SamplingConfig
 from rstar.steps import STEP_STOPS, TAGS
-from tests.rstar.backends.tiny_models import TEXTS, save_model, train_tokenizer
+from tests.rstar.backends.contract import PolicyContract, Served, serve
+from tests.rstar.backends.tiny_models import TEXTS, save_model, save_vllm_model, train_tokenizer
 
 STARTS_TIMEOUT_S = 600
 """For tests that start processes: each imports torch and transformers, 5 CPU seconds, on a machine that may be busy."""
@@ -271,3 +272,13 @@ def test_stats_tell_what_was_done(folder: Path) -> None:
         await policy.aclose()
 
     asyncio.run(run())
+
+
+class TestContract(PolicyContract):
+    """Of every policy."""
+
+    @pytest.fixture(scope="class")
+    def served(self, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+        model = save_vllm_model(tmp_path_factory.mktemp("contract"))
+        with serve(TransformersPolicy(model, num_replicas=0), model) as served:
+            yield served
