@@ -161,6 +161,7 @@ class Engine:
         for start in range(0, num_candidates, MAX_LANES):
             self._waiting.append((job, range(start, min(start + MAX_LANES, num_candidates))))
 
+    @torch.inference_mode()
     def cancel(self, job_id: int) -> None:
         """Forget a request."""
         self._waiting = deque(entry for entry in self._waiting if entry[0].job_id != job_id)

@@ -160,6 +160,9 @@ class ReplicaPool(Generic[RequestT, AnswerT, TotalsT]):
         for place in self._places:
             place.replica = None
             self._fail(list(place.jobs.values()), "the back-end was closed")
+            if not place.ready.done():
+                place.ready.set_exception(BackendError(f"this {self._kind} was closed while it started"))
+                place.ready.exception()  # seen, whether somebody waits for it or not
         await asyncio.gather(*(asyncio.to_thread(replica.close) for replica in replicas))
 
     # --- the event loop's side; replicas report from their threads through `_launch` ---

@@ -49,9 +49,11 @@ class ThreadReplica:
                 on_reply(reply)
 
         def run() -> None:
-            work(settings, self._inbox, report)
-            if not self._closed:
-                on_death("its thread ended")
+            try:
+                work(settings, self._inbox, report)
+            finally:
+                if not self._closed:
+                    on_death("its thread ended")
 
         self._thread = threading.Thread(target=run, name="rstar-engine", daemon=True)
         self._thread.start()

@@ -1,13 +1,15 @@
 """What every policy back-end over a model keeps: subclass `PolicyContract` and give it a fixture `served`.
 
-    class TestMine(PolicyContract):
-        @pytest.fixture(scope="class")
-        def served(self, model: Path) -> Iterator[Served]:
-            with serve(MyPolicy(model), model) as served:
-                yield served
+    @pytest.fixture(scope="module")
+    def served(model: Path) -> Iterator[Served]:
+        with serve(MyPolicy(model), model) as served:
+            yield served
+
+    class TestContract(PolicyContract):
+        pass
 
 The model is `tiny_models.save_vllm_model`: random, far from uniform, a tokenizer of its own that has the tags. A back-end
-that is a function and no model passes the checks that need none: `check_requests_do_not_touch_each_other`, `check_closed`.
+that is a function and no model passes what needs none, `check_requests_do_not_touch_each_other`.
 """
 
 from __future__ import annotations
@@ -109,7 +111,7 @@ async def check_requests_do_not_touch_each_other(policy: PolicyBackend, count: i
 
 
 async def check_closed(policy: PolicyBackend) -> None:
-    """Closing fails what is waiting, and what comes later."""
+    """Closing fails what is waiting, also for the model to be loaded, and what comes later."""
     waiting = asyncio.ensure_future(policy.propose(request(policy, max_step_tokens=200, stop=())))
     await asyncio.sleep(0)
     await policy.aclose()
