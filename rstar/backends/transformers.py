@@ -12,10 +12,10 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from rstar.backends.loading import EngineSettings, context_tokens, read_config, read_tokenizer
+from rstar.backends.loading import EngineSettings, context_tokens
 from rstar.backends.pool import ReplicaPool, choose_replicas
 from rstar.backends.stats import EngineStats
-from rstar.errors import BackendError, ConfigError
+from rstar.backends.tokenizer import ModelTokenizer
 from rstar.protocols import Candidate, ProposeRequest
 
 
@@ -46,9 +46,7 @@ class TransformersPolicy:
         prefix_cache_mb: int = 512,
     ) -> None:
         path = Path(model)
-        config = read_config(path)
-        self._vocab_size: int = config.vocab_size
-        self._tokenizer = read_tokenizer(path)
+        self._tokenizer = ModelTokenizer(path)
         num_cores = len(os.sched_getaffinity(0))
         device, num_replicas = choose_replicas(device, num_replicas, on_cpu=num_cores)
         self._settings = EngineSettings(
@@ -81,18 +79,11 @@ class TransformersPolicy:
 
     def encode(self, text: str) -> list[int]:
         """Token ids of `text`, no special tokens added (those that the text spells out are found)."""
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False)
-        return ids
+        return self._tokenizer.encode(text)
 
     def render_chat(self, messages: Sequence[dict[str, str]]) -> str:
         """Messages in the model's chat template, up to where the assistant's answer begins."""
-        if not self._tokenizer.chat_template:
-            raise ConfigError(
-                f"the tokenizer in {self._settings.model} has no chat template; use a prompt format without"
-            )
-        text = self._tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
-        assert isinstance(text, str)
-        return text
+        return self._tokenizer.render_chat(messages)
 
     def stats(self) -> EngineStats:
         """Totals over all replicas, as of their last replies."""
@@ -108,12 +99,7 @@ class TransformersPolicy:
         A prefix that fills the context gets empty candidates with `FinishReason.LENGTH`.
         Raises BackendError for an empty prefix, ids outside the vocabulary, or a model that cannot answer.
         """
-        if not request.prefix_ids:
-            raise BackendError("a request with an empty prefix; the prompt must have at least one token")
-        if not 0 <= min(request.prefix_ids) <= max(request.prefix_ids) < self._vocab_size:
-            raise BackendError(
-                f"a request with token ids outside the model's vocabulary of {self._vocab_size}"
-            )
+        self._tokenizer.check_prefix(request.prefix_ids)
         return await self._pool.ask(request, group=request.group, load=request.num_candidates)
 
     async def aclose(self) -> None:
