@@ -61,7 +61,9 @@ def read_chat(prefix: str) -> Chat:
         )
     system, user = (int(length) for length in head.groups())
     at = head.end()
-    return Chat(prefix[at : at + system], prefix[at + system : at + system + user], prefix[at + system + user :])
+    return Chat(
+        prefix[at : at + system], prefix[at + system : at + system + user], prefix[at + system + user :]
+    )
 
 
 def undress(text: str, answer: str) -> str:

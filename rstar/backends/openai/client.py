@@ -88,7 +88,9 @@ class Client:
                     self._note_back()
                     return answer
                 except TimeoutError:
-                    error = Unanswered(f"{self._url} gave no reply within {self.config.timeout_s:g} s", away=False)
+                    error = Unanswered(
+                        f"{self._url} gave no reply within {self.config.timeout_s:g} s", away=False
+                    )
                 except Unanswered as unanswered:
                     error = unanswered
                 finally:
@@ -139,7 +141,9 @@ class Client:
         except httpx2.RequestError as error:
             raise Unanswered(f"{self._url} broke off its reply: {_reason(error)}", away=False) from None
         except (httpx2.InvalidURL, UnicodeError) as error:
-            raise ConfigError(f"engine.openai.base_url {self.config.base_url!r} is no address: {error}") from None
+            raise ConfigError(
+                f"engine.openai.base_url {self.config.base_url!r} is no address: {error}"
+            ) from None
 
     def _note_failure(self, error: Unanswered, delay_s: float) -> None:
         """An outage is said once; every other retry by itself."""
@@ -178,7 +182,9 @@ async def read_stream(response: httpx2.Response) -> AsyncIterator[dict[str, Any]
         try:
             event = json.loads(data)
         except ValueError:
-            raise Unanswered(f"{response.url} streams something that is no JSON: {data[:60]!r}", away=False) from None
+            raise Unanswered(
+                f"{response.url} streams something that is no JSON: {data[:60]!r}", away=False
+            ) from None
         if not isinstance(event, dict) or "error" in event:
             raise Unanswered(f"{response.url} breaks off: {data[:200]}", away=False)
         yield event

@@ -5,10 +5,14 @@ from __future__ import annotations
 import dataclasses
 import re
 from enum import StrEnum
+from typing import Any
 
-from rstar.config import require
+from rstar.config import require, to_plain
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+_DECISIVE = ("model", "api", "server", "continuation", "max_context_tokens", "seeds")
 
 
 class Api(StrEnum):
@@ -80,7 +84,12 @@ class OpenAIConfig:
     def __post_init__(self) -> None:
         url = self.base_url
         require(url.startswith(("http://", "https://")), "base_url", url, "an http:// or https:// address")
-        for name in ("max_context_tokens", "max_candidates_per_request", "requests_per_minute", "tokens_per_minute"):
+        for name in (
+            "max_context_tokens",
+            "max_candidates_per_request",
+            "requests_per_minute",
+            "tokens_per_minute",
+        ):
             value = getattr(self, name)
             require(value is None or value >= 1, name, value, "at least 1, or null")
         require(self.max_concurrency >= 1, "max_concurrency", self.max_concurrency, "at least 1")
@@ -93,3 +102,7 @@ class OpenAIConfig:
             key is None or _VARIABLE.fullmatch(key) is not None,
             "api_key_env", "...", "the name of an environment variable, never the key itself",
         )  # fmt: skip
+
+    def decisive(self) -> dict[str, Any]:
+        """The settings that decide what is answered, as plain values; the others decide how fast."""
+        return {name: to_plain(getattr(self, name)) for name in _DECISIVE}

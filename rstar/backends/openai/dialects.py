@@ -37,10 +37,18 @@ _VLLM = {
 _SGLANG = {"no_stop_trim": True, "skip_special_tokens": False, "repetition_penalty": 1.0, "min_p": 0.0}
 _DIALECTS = {
     Server.VLLM: Dialect(
-        token_ids=True, keeps_stop=True, prefill=True, completions={**_VLLM, "return_token_ids": True}, chat=_VLLM
+        token_ids=True,
+        keeps_stop=True,
+        prefill=True,
+        completions={**_VLLM, "return_token_ids": True},
+        chat=_VLLM,
     ),
     Server.SGLANG: Dialect(
-        token_ids=True, keeps_stop=True, prefill=True, completions={**_SGLANG, "return_token_ids": True}, chat=_SGLANG
+        token_ids=True,
+        keeps_stop=True,
+        prefill=True,
+        completions={**_SGLANG, "return_token_ids": True},
+        chat=_SGLANG,
     ),
     Server.OTHER: Dialect(),
 }

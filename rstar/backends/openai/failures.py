@@ -14,7 +14,8 @@ from rstar.errors import BackendError, ConfigError
 _AWAY = frozenset({408, 425, 429, 502, 503, 504, 529})
 """Statuses of a server, or of what stands before it, that cannot take a request now but will again."""
 _OVERFLOW = re.compile(
-    r"context[ _]length|maximum context|context window|longer than the maximum|too long|inputs? tokens? \+|max_seq_len", re.I
+    r"context[ _]length|maximum context|context window|longer than the maximum|too long|inputs? tokens? \+|max_seq_len",
+    re.I,
 )
 _SETTING_OF_PARAMETER = {
     "logprobs": "set engine.openai.logprobs=false",

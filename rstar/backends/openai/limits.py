@@ -7,24 +7,19 @@ import time
 
 
 class RateLimit:
-    """So many units a minute, taken in order of arrival (a token bucket that holds `burst_s` seconds' worth).
-
-    What is larger than the bucket passes when the bucket is full, and those after it wait the longer.
-    """
+    """So many units a minute, taken in order of arrival; what was not used for up to `burst_s` seconds may be made up for."""
 
     def __init__(self, per_minute: int, *, burst_s: float = 6.0) -> None:
         self._per_s = per_minute / 60
         self._burst_s = burst_s
         self._paid_until = 0.0
-        """Monotonic time up to which the units taken so far are paid for."""
+        """Monotonic time at which all units taken so far are paid for."""
 
     async def take(self, units: float) -> None:
         """Wait until `units` may be used."""
         now = time.monotonic()
-        begins = max(self._paid_until, now - self._burst_s)
-        self._paid_until = begins + units / self._per_s
-        earliest = max(now, min(self._paid_until - self._burst_s, begins))
-        await asyncio.sleep(max(0.0, earliest - now))
+        self._paid_until = max(self._paid_until, now - self._burst_s) + units / self._per_s
+        await asyncio.sleep(max(0.0, self._paid_until - now))
 
     def give_back(self, units: float) -> None:
         """Of what was taken, `units` were not used after all."""
@@ -43,5 +38,5 @@ class Pause:
 
     async def over(self) -> None:
         """Wait for its end."""
-        while (left := self._until - time.monotonic()) > 0:
+        while (left := self._until - time.monotonic()) > 0:  # noqa: ASYNC110 - it may be extended meanwhile
             await asyncio.sleep(left)

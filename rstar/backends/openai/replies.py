@@ -73,14 +73,21 @@ async def streamed(response: httpx2.Response, *, num_candidates: int, stop: Sequ
     return Reply([completions[index] for index in sorted(completions)])
 
 
+def cut(text: str, stop: Sequence[str], *, searched: int = 0) -> str:
+    """`text` up to the end of the stop text that ends first; its first `searched` characters hold none."""
+    ends = [at + len(one) for one in stop if (at := text.find(one, searched)) >= 0]
+    return text[: min(ends)] if ends else text
+
+
 def _append(completion: Completion, choice: dict[str, Any], stop: Sequence[str], longest: int) -> None:
     delta = choice["text"] if "text" in choice else (choice.get("delta") or {}).get("content")
-    searched_from = max(0, len(completion.text) - longest)
+    searched = max(0, len(completion.text) - longest)
     completion.text += delta or ""
     completion.logprobs += _logprobs(choice)
-    ends = [at + len(text) for text in stop if (at := completion.text.find(text, searched_from)) >= 0]
-    if ends:
-        completion.text = completion.text[: min(ends)]
+    if (kept := cut(completion.text, stop, searched=searched)) != completion.text or kept.endswith(
+        tuple(stop)
+    ):
+        completion.text = kept
         completion.finish_reason = FinishReason.STOP
     elif reason := choice.get("finish_reason"):
         completion.finish_reason = _finish_reason(reason)
