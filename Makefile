@@ -12,6 +12,8 @@ LAST ?=
 GPUS ?=
 PROBLEMS ?=
 PRICE ?=
+LOG ?=
+METRICS ?=
 JOBS ?= 2
 PIP_ARGS ?=
 TORCH_INDEX ?=
@@ -38,7 +40,7 @@ ALL := $(VENV)/.installed-all-$(CHECKSUM)
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-ROUND = $(BIN)/rstar round $(1) --recipe $(RECIPE) $(foreach pair,$(SET),--set '$(pair)')
+ROUND = $(BIN)/rstar round $(1) --recipe $(RECIPE) $(foreach pair,$(SET),--set '$(pair)') $(if $(LOG),--log $(LOG)) $(if $(METRICS),--metrics $(METRICS))
 round1: $(RUN) ## search, train, evaluate and report round 1 (RECIPE=embedded SET="search.num_rollouts=16 ...")
 	$(call ROUND,1)
 round2: $(RUN) ## rounds 1 and 2: from here on each round searches with the models of the one before

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from rstar import logs
 from rstar.config import Guidance, SearchConfig
 from rstar.errors import BackendError, FormatError, GradingError, SandboxError
 from rstar.mcts import Evaluated
@@ -30,6 +31,8 @@ from rstar.protocols import (
 from rstar.steps import OUTPUT, Step, StepKind, codes, parse_step
 from rstar.trajectories import extend_prefix
 from rstar.tree import Node, TerminalReason, Tree
+
+events = logs.events(__name__)
 
 A = TypeVar("A")
 Q = TypeVar("Q")
@@ -62,6 +65,7 @@ class SearchCounts:
     own_outputs: int = 0
     """Completions cut because the policy began to write its own output block."""
     retries: int = 0
+    trees_in_flight: int = 0
 
 
 async def evaluate(
@@ -272,8 +276,9 @@ async def asking(ask: Callable[[Q], Awaitable[A]], question: Q, counts: SearchCo
     for delay_s in RETRY_DELAYS_S:
         try:
             return await ask(question)
-        except (BackendError, SandboxError, GradingError):
+        except (BackendError, SandboxError, GradingError) as error:
             counts.retries += 1
+            events.warning("asked again", error=f"{type(error).__name__}: {error}", delay_s=delay_s)
             await asyncio.sleep(delay_s)
     return await ask(question)
 

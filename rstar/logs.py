@@ -1,13 +1,14 @@
 """Events worth knowing, each with a name and fields: a server away, a replica restarted, a tree parked, a stage done.
 
-They go through the standard `logging`, below the logger `rstar`. Without further ado warnings appear on stderr as one
-line; `write_to` adds a file of JSON lines. `rstar.metrics` counts events by name.
+They go through the standard `logging`, below the logger `rstar`. `write_to` shows warnings on stderr and keeps a file of JSON
+lines. `rstar.metrics` counts events by name.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -18,7 +19,10 @@ from typing import Any
 from rstar.errors import ConfigError
 
 ROOT = "rstar"
-_FIELDS = "rstar_fields"
+_FIELDS, _SAID = "rstar_fields", "rstar_said"
+logging.getLogger(ROOT).addHandler(
+    logging.NullHandler()
+)  # a program that uses this package decides what it shows
 
 
 class LogLevel(StrEnum):
@@ -42,13 +46,13 @@ class Events:
         """Something that is part of the course of things."""
         self._log(logging.INFO, event, fields)
 
-    def warning(self, event: str, /, **fields: Any) -> None:
-        """Something that went wrong, and what was done about it."""
-        self._log(logging.WARNING, event, fields)
+    def warning(self, event: str, /, *, said: bool = False, **fields: Any) -> None:
+        """Something that went wrong, and what was done about it. `said`: people have been told already, so not on stderr."""
+        self._log(logging.WARNING, event, fields, said=said)
 
-    def _log(self, level: int, event: str, fields: dict[str, Any]) -> None:
+    def _log(self, level: int, event: str, fields: dict[str, Any], *, said: bool = False) -> None:
         if self._logger.isEnabledFor(level):
-            self._logger.log(level, "%s", event, extra={_FIELDS: fields})
+            self._logger.log(level, "%s", event, extra={_FIELDS: fields, _SAID: said})
 
 
 def events(module: str) -> Events:
@@ -76,12 +80,13 @@ class JsonLines(logging.Formatter):
         return json.dumps(line, ensure_ascii=False, default=str)
 
 
-class PlainLines(logging.Formatter):
-    """One line per event, for people."""
+class _Stderr(logging.Handler):
+    """One line per event, for people who have not been told otherwise. A live display may have replaced stderr meanwhile."""
 
-    def format(self, record: logging.LogRecord) -> str:
-        fields = "".join(f", {name} {value}" for name, value in fields_of(record).items())
-        return f"{record.levelname.lower()}: {record.getMessage()}{fields}"
+    def emit(self, record: logging.LogRecord) -> None:
+        if not getattr(record, _SAID, False):
+            fields = "".join(f", {name} {value}" for name, value in fields_of(record).items())
+            print(f"{record.levelname.lower()}: {record.getMessage()}{fields}", file=sys.stderr)
 
 
 @contextmanager
@@ -91,31 +96,25 @@ def write_to(file: Path | None, level: LogLevel = LogLevel.INFO) -> Iterator[Non
     Raises ConfigError if the file cannot be written.
     """
     root = logging.getLogger(ROOT)
-    before, before_up = root.level, root.propagate
-    stderr = logging.StreamHandler()
-    stderr.setLevel(logging.WARNING)
-    stderr.setFormatter(PlainLines())
-    handlers: list[logging.Handler] = [stderr]
-    threshold = logging.WARNING
+    handlers: list[logging.Handler] = [_Stderr(logging.WARNING)]
+    threshold = getattr(logging, level.name)
     if file is not None:
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             written = logging.FileHandler(file, encoding="utf-8")
         except OSError as error:
             raise ConfigError(f"--log {file}: cannot be written: {error.strerror}") from None
-        threshold = getattr(logging, level.name)
         written.setLevel(threshold)
         written.setFormatter(JsonLines())
         handlers.append(written)
+    before = root.level
     root.setLevel(min(threshold, logging.INFO))  # which metrics count, whatever is written
-    root.propagate = False
     for handler in handlers:
         root.addHandler(handler)
     try:
         yield
     finally:
+        root.setLevel(before)
         for handler in handlers:
             root.removeHandler(handler)
             handler.close()
-        root.setLevel(before)
-        root.propagate = before_up
