@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import socket
 import subprocess
 import sys
@@ -28,6 +29,7 @@ from rstar.prompts import BARE, PromptFormat, render_prompt
 from rstar.protocols import Candidate, FinishReason, PolicyBackend, ProposeRequest, SamplingConfig
 from rstar.search import SearchResult, SearchTask, search_trees
 from rstar.steps import END_OF_STEP, STEP_STOPS
+from rstar.store import Store
 from tests.rstar.backends.openai_server import (
     FOLDER,
     WORLD,
@@ -535,6 +537,36 @@ def test_a_server_that_is_killed_and_started_again_in_mid_search_changes_no_tree
     assert not any(result.fault for result in found.values())
     expected = asyncio.run(undisturbed())
     assert {name: r.tree for name, r in found.items()} == {name: r.tree for name, r in expected.items()}
+
+
+def test_a_search_from_the_command_line_over_a_server_logs_what_it_does(tmp_path: Path) -> None:
+    problems, log = tmp_path / "problems.jsonl", tmp_path / "log.jsonl"
+    rows = [{"id": p.id, "question": p.question, "answer": p.answer} for p in WORLD.problems(4)]
+    problems.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    async def run() -> tuple[int, bytes]:
+        async with serving(ProtocolServer()) as url:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "rounds.cli", "search", str(problems), "--model", str(FOLDER),
+                "--store", str(tmp_path / "store"), "--log", str(log), "--metrics", "0",
+                *(part for setting in (
+                    "engine.backend=openai", f"engine.openai.base_url={url}", "search.num_rollouts=2",
+                    "search.num_candidates=3", "sandbox.num_shards=1", "grading.num_workers=1",
+                ) for part in ("--set", setting)),
+                stderr=subprocess.PIPE,
+            )  # fmt: skip
+            _, said = await process.communicate()
+            assert process.returncode is not None
+            return process.returncode, said
+
+    status, said = asyncio.run(run())
+    assert status == 0, said
+    assert b"metrics: http://127.0.0.1:" in said
+    assert len(Store(tmp_path / "store").records()) == 4
+    events = [json.loads(line) for line in log.read_text().splitlines()]
+    seen = {event["event"]: event for event in events if event["module"] == "rstar.progress"}
+    assert seen["search begun"]["trees"] == 4
+    assert seen["search ended"]["trees_done"] == 4
 
 
 # -------------------------------------------------------------------------------------------------------- parts by themselves

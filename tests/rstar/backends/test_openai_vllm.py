@@ -91,7 +91,7 @@ async def searched(
 
 async def until(holds: Callable[[], bool]) -> None:
     async with asyncio.timeout(STARTS_TIMEOUT_S):
-        while not await asyncio.to_thread(holds):
+        while not await asyncio.to_thread(holds):  # noqa: ASYNC110 - it happens in other processes
             await asyncio.sleep(0.01)
 
 
