@@ -26,8 +26,9 @@ import torch
 from benchmarks.bench_ppm_batches import BASE, search_trees
 from ppm.config import ScoreBound
 from ppm.model import start_from
-from ppm.scoring_engine import ScoringStats, Siblings
+from ppm.scoring_engine import ScoringStats
 from ppm.scoring_settings import ScoringSettings
+from ppm.siblings import Siblings
 from rstar.backends.loading import context_tokens, read_tokenizer
 from rstar.config import SearchConfig
 from rstar.prompts import BARE, render_prompt

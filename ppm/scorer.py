@@ -3,7 +3,7 @@
 On a CPU the model runs in a process of its own, away from the search's event loop; on a GPU in a thread of this process.
 
 What this file does not cover: what is computed (`scoring_engine`), processes and who gets which request
-(`rstar.backends.pool`). vLLM serves the same folder, see docs/ppm.md.
+(`rstar.backends.pool`), the same over vLLM (`vllm_scorer`).
 """
 
 from __future__ import annotations
@@ -11,11 +11,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from ppm.scoring_engine import ScoringStats, Siblings
+from ppm.scoring_engine import ScoringStats
 from ppm.scoring_settings import ScoringSettings
-from rstar.backends.loading import read_config, read_tokenizer
+from ppm.siblings import SiblingReader
 from rstar.backends.pool import ReplicaPool, choose_replicas
-from rstar.errors import BackendError, ConfigError
 from rstar.protocols import ScoreRequest
 
 
@@ -44,21 +43,13 @@ class PPMScorer:
         prefix_cache_mb: int = 512,
     ) -> None:
         path = Path(model).resolve()
-        config = read_config(path)
+        self._reader = SiblingReader(path, reads_ids=reads_ids, max_length=max_length)
         device, num_replicas = choose_replicas(device, num_replicas, on_cpu=1)
-        context: int = config.max_position_embeddings
-        if max_length is not None and not 1 <= max_length <= context:
-            raise ConfigError(
-                f"max_length is {max_length}; it must be at least 1 and at most the model's {context}"
-            )
-        self._vocab_size: int = config.vocab_size
-        self._max_length = max_length or context
-        self._tokenizer = None if reads_ids else read_tokenizer(path)
         settings = ScoringSettings(
             model=path,
             device=device,
             dtype=dtype,
-            max_length=self._max_length,
+            max_length=self._reader.max_length,
             max_pass_tokens=max_pass_tokens,
             prefix_cache_mb=prefix_cache_mb,
         )
@@ -88,7 +79,7 @@ class PPMScorer:
     async def score(self, request: ScoreRequest) -> list[float]:
         """One value in [-1, 1] per step. Raises BackendError for a step that the model has no room for, ids outside its
         vocabulary, or a model that cannot answer."""
-        siblings = self._read(request)
+        siblings = self._reader.read(request)
         if not siblings.steps:
             return []
         load = sum(map(len, siblings.steps))  # the new tokens, where the prefix is known
@@ -97,30 +88,3 @@ class PPMScorer:
     async def aclose(self) -> None:
         """End all replicas; requests still waiting raise BackendError."""
         await self._pool.aclose()
-
-    def _read(self, request: ScoreRequest) -> Siblings:
-        """The request in the model's own ids, checked."""
-        if self._tokenizer is None:
-            siblings = Siblings(request.prefix_ids, request.step_ids)
-        else:
-            siblings = Siblings(
-                self._encode(request.prefix_text), tuple(map(self._encode, request.step_texts))
-            )
-        if not all(siblings.steps):
-            raise BackendError("a request with an empty step; there is nothing to score")
-        longest = max(map(len, siblings.steps), default=0)
-        if longest > self._max_length:
-            raise BackendError(
-                f"a request has {longest} tokens to judge; max_length is {self._max_length}, the model's own or the one "
-                "asked for"
-            )
-        for ids in (siblings.prefix_ids, *siblings.steps):
-            if ids and not 0 <= min(ids) <= max(ids) < self._vocab_size:
-                raise BackendError(
-                    f"a request with token ids outside the model's vocabulary of {self._vocab_size}"
-                )
-        return siblings
-
-    def _encode(self, text: str) -> tuple[int, ...]:
-        assert self._tokenizer is not None
-        return tuple(self._tokenizer.encode(text, add_special_tokens=False))

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from ppm.batches import PADDING_ID, judged_ids
 from ppm.model import ProcessPreferenceModel, search_values, visible
+from ppm.siblings import Siblings
 from ppm.token_tree import TokenTree, token_tree
 from rstar.backends.attention import TreeCache
 from rstar.backends.kv_pool import KVShape
@@ -51,15 +52,6 @@ class ScoringStats(Totals):
     padded_tokens: int = 0
     cached_tokens: int = 0
     busy_s: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Siblings:
-    """Steps, at least one, that may follow one prefix. Ids are within the vocabulary, and a step has at least one of them
-    and at most `max_length`."""
-
-    prefix_ids: tuple[int, ...]
-    steps: tuple[tuple[int, ...], ...]
 
 
 @dataclass(slots=True)
@@ -114,6 +106,10 @@ class ScoringEngine:
     def submit(self, job_id: int, request: Siblings) -> None:
         """Queue a request."""
         self._waiting.append(_Job(job_id, request, [0.0] * len(request.steps)))
+
+    def cancel(self, job_id: int) -> None:
+        """Forget a request."""
+        self._waiting = deque(job for job in self._waiting if job.job_id != job_id)
 
     @torch.inference_mode()
     def step(self) -> list[tuple[int, list[float]]]:

@@ -14,7 +14,8 @@ import torch
 
 from ppm.batches import lay_out
 from ppm.model import ProcessPreferenceModel, load, search_values
-from ppm.scoring_engine import ScoringEngine, ScoringStats, Siblings
+from ppm.scoring_engine import ScoringEngine, ScoringStats
+from ppm.siblings import Siblings
 from rstar.backends.loading import check_device, check_dtype, kv_shape, one_line
 from rstar.errors import ConfigError
 

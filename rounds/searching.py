@@ -16,13 +16,14 @@ from rounds.recipe import RoundRecipe
 from rstar.campaign import UnsolvedPass, search_into_store
 from rstar.config import Guidance, greedy
 from rstar.energy import EnergyMeter
-from rstar.engines import EngineConfig
+from rstar.engines import Backend, EngineConfig
 from rstar.errors import StageError
 from rstar.problems import read_problems
 from rstar.store import Outcome, Store
 
 if TYPE_CHECKING:
     from ppm.scorer import PPMScorer
+    from ppm.vllm_scorer import VLLMScorer
 
 EARLIER = ("search_before", "search_before_that")
 """Inputs of a search that spares mastered problems: the searches of the two rounds before."""
@@ -76,16 +77,31 @@ def mastered(stores: Iterable[Path]) -> set[str]:
     return set.intersection(*found)
 
 
-def value_model(folder: Path, engine: EngineConfig) -> PPMScorer:
-    """The preference model of a finished `ppm` stage; it cuts long prefixes as its training did. Where the policy runs in
-    this process, so does it."""
-    from ppm.scorer import PPMScorer
-
+def value_model(folder: Path, engine: EngineConfig) -> PPMScorer | VLLMScorer:
+    """The preference model of a finished `ppm` stage; it cuts long prefixes as its training did."""
     manifest = read_manifest(folder)
     assert manifest is not None, f"{folder} is complete"
+    return open_scorer(folder, engine, max_length=manifest.settings["ppm"]["max_length"])
+
+
+def open_scorer(folder: Path, engine: EngineConfig, *, max_length: int) -> PPMScorer | VLLMScorer:
+    """The preference model in a folder: over vLLM where the policy is, otherwise over transformers, and where the policy
+    runs in this process, so does it."""
+    if engine.backend is Backend.VLLM:
+        from ppm.vllm_scorer import VLLMScorer
+
+        return VLLMScorer(
+            folder,
+            engine.vllm,
+            max_length=max_length,
+            dtype=engine.dtype,
+            max_batch_rows=engine.max_batch_rows,
+        )
+    from ppm.scorer import PPMScorer
+
     return PPMScorer(
         folder,
-        max_length=manifest.settings["ppm"]["max_length"],
+        max_length=max_length,
         num_replicas=0 if engine.num_replicas == 0 else None,
         dtype=engine.dtype,
     )

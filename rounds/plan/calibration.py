@@ -28,6 +28,7 @@ from rounds.plan.rates import MeasuredRates
 from rounds.plan.workload import depth_of
 from rounds.pools import EVALUATION, TRAIN, make_problems
 from rounds.recipe import RoundRecipe
+from rounds.searching import open_scorer
 from rounds.stages import base_model
 from rounds.training import make_pairs, make_sft_set
 from rstar.campaign import search_into_store
@@ -85,7 +86,6 @@ class _Calibrator:
         from policy.sft import train as train_policy
         from policy.sft_table import read_examples
         from ppm.pair_table import read_groups
-        from ppm.scorer import PPMScorer
         from ppm.train import train as train_ppm
 
         recipe, folder = self.recipe, self.folder
@@ -106,12 +106,7 @@ class _Calibrator:
         ppm = train_ppm(
             groups, base=folder / "policy", out=folder / "ppm", config=recipe.ppm, seed=recipe.seed
         )
-        scorer = PPMScorer(
-            folder / "ppm",
-            max_length=recipe.ppm.max_length,
-            num_replicas=0 if recipe.engine.num_replicas == 0 else None,
-            dtype=recipe.engine.dtype,
-        )
+        scorer = open_scorer(folder / "ppm", recipe.engine, max_length=recipe.ppm.max_length)
         guided = self._search("guided", problems, folder / "policy", guided=True, value=scorer)
         rates = MeasuredRates(
             machine=describe_machine(),

@@ -162,6 +162,17 @@ class Engine:
             self._waiting.append((job, range(start, min(start + MAX_LANES, num_candidates))))
 
     @torch.inference_mode()
+    def cancel(self, job_id: int) -> None:
+        """Forget a request."""
+        self._waiting = deque(entry for entry in self._waiting if entry[0].job_id != job_id)
+        self._finished = [job for job in self._finished if job.job_id != job_id]
+        for pool in self._pools.values():
+            for slot in [slot for slot in pool.slots if slot.job.job_id == job_id]:
+                pool.remove(slot)
+                self._num_rows -= len(slot.lanes)
+                self._free_columns += slot.reserved
+
+    @torch.inference_mode()
     def step(self) -> list[tuple[int, list[Candidate]]]:
         """One token for every candidate in the batch; returns the requests that are now complete."""
         started_s = time.perf_counter()

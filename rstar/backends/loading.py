@@ -165,7 +165,7 @@ def _load_engine(settings: EngineSettings) -> Engine:
         model,
         kv_shape(model, settings.model),
         TextDecoder(tokenizer),
-        eos_ids=_eos_ids(model, tokenizer),
+        eos_ids=eos_ids(settings.model),
         max_batch_rows=settings.max_batch_rows,
         max_context_tokens=settings.max_context_tokens,
         kv_cache_bytes=settings.kv_cache_mb << 20,
@@ -262,15 +262,15 @@ def reference_logprobs(
         return logprobs.gather(1, ids[0, len(prefix_ids) :, None])[:, 0].cpu()
 
 
-def _eos_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """The ids that end a completion: those of the generation settings, else of the model, and the tokenizer's."""
+def eos_ids(model: Path) -> frozenset[int]:
+    """The ids that end a completion: those of the generation settings, of the model, and the tokenizer's."""
+    from transformers import GenerationConfig
+
     found: set[int] = set()
-    generation = getattr(model, "generation_config", None)
-    for value in (
-        getattr(generation, "eos_token_id", None),
-        model.config.eos_token_id,
-        tokenizer.eos_token_id,
-    ):
+    values = [read_config(model).eos_token_id, read_tokenizer(model).eos_token_id]
+    if (model / "generation_config.json").is_file():
+        values.append(GenerationConfig.from_pretrained(model, local_files_only=True).eos_token_id)
+    for value in values:
         found.update([value] if isinstance(value, int) else value or [])
     return frozenset(found)
 

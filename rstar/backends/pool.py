@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -87,7 +87,8 @@ class ReplicaPool(Generic[RequestT, AnswerT, TotalsT]):
 
     `num_replicas`: processes; 0 is one engine in a thread of this process. A request has a `load`, in a unit of its own:
     a group leaves its replica for the least busy one if that has less to do by more than `max_imbalance`. `kind` and
-    `model` name the back-end and its folder in errors; `totals` is what the engines count.
+    `model` name the back-end and its folder in errors; `totals` is what the engines count. `environments` are what the
+    processes have over this one's environment, one for each.
     """
 
     def __init__(
@@ -99,6 +100,7 @@ class ReplicaPool(Generic[RequestT, AnswerT, TotalsT]):
         kind: str,
         model: Path,
         totals: type[TotalsT],
+        environments: Sequence[Mapping[str, str]] = (),
     ) -> None:
         self.num_replicas = num_replicas
         self._settings = settings
@@ -106,6 +108,7 @@ class ReplicaPool(Generic[RequestT, AnswerT, TotalsT]):
         self._kind = kind
         self._model = model
         self._totals = totals
+        self._environments = environments or [{}] * num_replicas
         self._places: list[_Place[TotalsT]] = []
         self._place_of_group: OrderedDict[str, _Place[TotalsT]] = OrderedDict()
         self._next_job_id = 0
@@ -137,7 +140,8 @@ class ReplicaPool(Generic[RequestT, AnswerT, TotalsT]):
         await asyncio.gather(*(asyncio.shield(ready) for ready in waiting))
 
     async def ask(self, request: RequestT, *, group: str, load: int) -> AnswerT:
-        """The engine's answer. Raises BackendError if none comes, ConfigError if the model cannot be loaded."""
+        """The engine's answer. Whoever stops waiting for it takes the request back. Raises BackendError if no answer comes,
+        ConfigError if the model cannot be loaded."""
         await self.start()
         future: asyncio.Future[AnswerT] = asyncio.get_running_loop().create_future()
         job = _Job(self._next_job_id, request, group, load, future)
@@ -149,6 +153,8 @@ class ReplicaPool(Generic[RequestT, AnswerT, TotalsT]):
             for place in self._places:
                 if place.jobs.pop(job.job_id, None) is not None:
                     place.load -= load
+                    if future.cancelled() and place.replica is not None:
+                        place.replica.submit(job.job_id, None)
 
     async def aclose(self) -> None:
         """End all replicas; requests still waiting raise BackendError."""
@@ -157,6 +163,9 @@ class ReplicaPool(Generic[RequestT, AnswerT, TotalsT]):
         for place in self._places:
             place.replica = None
             self._fail(list(place.jobs.values()), "the back-end was closed")
+            if not place.ready.done():
+                place.ready.set_exception(BackendError(f"this {self._kind} was closed while it started"))
+                place.ready.exception()  # seen, whether somebody waits for it or not
         await asyncio.gather(*(asyncio.to_thread(replica.close) for replica in replicas))
 
     # --- the event loop's side; replicas report from their threads through `_launch` ---
@@ -168,12 +177,17 @@ class ReplicaPool(Generic[RequestT, AnswerT, TotalsT]):
             if not loop.is_closed():
                 loop.call_soon_threadsafe(handle)
 
-        kind = ProcessReplica if self.num_replicas else ThreadReplica
-        place.replica = kind(
-            self._settings,
-            lambda reply: report(partial(self._on_reply, place, reply)),
-            lambda reason: report(partial(self._on_death, place, reason)),
-        )
+        def on_reply(reply: Reply) -> None:
+            report(partial(self._on_reply, place, reply))
+
+        def on_death(reason: str) -> None:
+            report(partial(self._on_death, place, reason))
+
+        if self.num_replicas:
+            environment = self._environments[self._places.index(place)]
+            place.replica = ProcessReplica(self._settings, on_reply, on_death, environment)
+        else:
+            place.replica = ThreadReplica(self._settings, on_reply, on_death)
 
     def _choose(self, group: str) -> _Place[TotalsT]:
         """The group's own replica, or the least busy one if that is busier by more than `max_imbalance`."""

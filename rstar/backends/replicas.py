@@ -12,7 +12,8 @@ import queue
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from rstar.backends.stats import Totals
@@ -25,7 +26,9 @@ OnDeath = Callable[[str], None]
 class Replica(Protocol):
     """One engine. Replies and at most one death are reported from another thread."""
 
-    def submit(self, job_id: int, request: object) -> None: ...
+    def submit(self, job_id: int, request: object) -> None:
+        """Hand over a request, or with None take it back."""
+        ...
 
     def close(self) -> None:
         """End it and wait for that; blocks for at most a few seconds. No report comes afterwards."""
@@ -46,9 +49,11 @@ class ThreadReplica:
                 on_reply(reply)
 
         def run() -> None:
-            work(settings, self._inbox, report)
-            if not self._closed:
-                on_death("its thread ended")
+            try:
+                work(settings, self._inbox, report)
+            finally:
+                if not self._closed:
+                    on_death("its thread ended")
 
         self._thread = threading.Thread(target=run, name="rstar-engine", daemon=True)
         self._thread.start()
@@ -63,23 +68,31 @@ class ThreadReplica:
 
 
 class ProcessReplica:
-    """An engine in a process of its own (started afresh, not forked), with one thread for computing."""
+    """An engine in a process of its own (started afresh, not forked), with one thread for computing.
+
+    `environment` is what the process has over this one's.
+    """
 
     def __init__(
-        self, settings: ReplicaSettings[Any, Any, Totals], on_reply: OnReply, on_death: OnDeath
+        self,
+        settings: ReplicaSettings[Any, Any, Totals],
+        on_reply: OnReply,
+        on_death: OnDeath,
+        environment: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        environment = {
+        variables = {
             **os.environ,
             "OMP_NUM_THREADS": "1",
             "MKL_NUM_THREADS": "1",
             "TOKENIZERS_PARALLELISM": "false",
             "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+            **environment,
         }
         self._process = subprocess.Popen(
             [sys.executable, "-c", "from rstar.backends.worker import main; main()"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=environment,
+            env=variables,
         )
         self._closed = False
         self._outbox: queue.SimpleQueue[object] = queue.SimpleQueue()

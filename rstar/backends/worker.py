@@ -6,7 +6,6 @@ started it, replies leave on stdout. The replica ends when stdin closes or its p
 
 from __future__ import annotations
 
-import contextlib
 import os
 import pickle
 import queue
@@ -15,6 +14,7 @@ import struct
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass, field
@@ -42,12 +42,17 @@ class Engine(Protocol[RequestT, AnswerT, TotalsT]):
 
     def submit(self, job_id: int, request: RequestT) -> None: ...
 
+    def cancel(self, job_id: int) -> None:
+        """Forget a request, whose answer nobody waits for any more; one that is unknown or complete is fine."""
+        ...
+
     def step(self) -> Sequence[tuple[int, AnswerT]]:
         """Go on with what was submitted; returns the requests that are now complete."""
         ...
 
     def reset(self) -> None:
-        """Forget all requests and everything cached, after a step that raised."""
+        """Forget all requests and everything cached, after a step that raised. An engine that cannot go on after that raises
+        in its turn, and so ends its replica."""
         ...
 
 
@@ -56,7 +61,7 @@ class ReplicaSettings(Protocol[RequestT, AnswerT, TotalsT]):
 
     @property
     def device(self) -> str:
-        """A torch device."""
+        """A torch device, or a name of the engine's own; with "cpu" torch gets one thread."""
         ...
 
     def load(self) -> Engine[RequestT, AnswerT, TotalsT]:
@@ -65,7 +70,7 @@ class ReplicaSettings(Protocol[RequestT, AnswerT, TotalsT]):
 
 
 Inbox = queue.SimpleQueue[tuple[int, Any] | None]
-"""Requests with their job ids; None ends the work."""
+"""Requests with their job ids; None for a request takes it back, None alone ends the work."""
 
 
 @dataclass(slots=True)
@@ -100,8 +105,13 @@ def _serve(engine: Engine[Any, Any, Totals], inbox: Inbox, reply: Callable[[Repl
             item = inbox.get(block=not engine.has_work)
             if item is None:
                 return
-            engine.submit(*item)
-            running.add(item[0])
+            job_id, request = item
+            if request is None:
+                engine.cancel(job_id)
+                running.discard(job_id)
+            else:
+                engine.submit(job_id, request)
+                running.add(job_id)
             continue
         except queue.Empty:
             pass
@@ -167,6 +177,12 @@ def main() -> None:
         import torch
 
         torch.set_num_threads(1)
-    with contextlib.suppress(BrokenPipeError):
+    status = 1
+    try:
         work(settings, inbox, lambda reply: write_frame(replies, reply))
-    os._exit(0)  # the listener still waits on stdin, which an ordinary exit would trip over
+        status = 0
+    except BrokenPipeError:
+        status = 0
+    except Exception:
+        traceback.print_exc()
+    os._exit(status)  # the listener still waits on stdin, which an ordinary exit would trip over

@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForSequenceClassification
 
-from ppm.scoring_engine import ScoringEngine, Siblings
+from ppm.scoring_engine import ScoringEngine
 from ppm.scoring_settings import ScoringSettings
+from ppm.siblings import Siblings
 from rstar.errors import ConfigError
 from tests.ppm.models import random_ids, save_tiny_ppm
 

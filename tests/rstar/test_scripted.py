@@ -22,6 +22,7 @@ from rstar.protocols import (
     ScoreRequest,
     ValueBackend,
 )
+from tests.rstar.backends.contract import check_requests_do_not_touch_each_other
 from tests.rstar.fakes import TextJudge
 from tests.rstar.worlds import engines, new_tree, search_one
 
@@ -142,3 +143,9 @@ def test_the_chain_policy_slips_crashes_and_talks_nonsense_at_the_stated_rates()
     assert right == pytest.approx(
         1 - 0.15 - 0.1 - 0.2 * 23 / 24, abs=0.03
     )  # one slip in 24 is the right step
+
+
+def test_requests_do_not_touch_each_other() -> None:
+    """As of every policy; see `tests.rstar.backends.contract` for those over a model."""
+    policy = ChainWorld(num_operations=3).policy()
+    asyncio.run(check_requests_do_not_touch_each_other(policy))

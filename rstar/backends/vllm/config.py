@@ -53,14 +53,16 @@ class VLLMConfig:
             devices = getattr(self, name)
             allowed = f"{needed} numbers, one for each GPU of each engine, or empty"
             require(len(devices) in (0, needed), name, list(devices), allowed)
-            require(all(device >= 0 for device in devices), name, list(devices), "numbers from 0 on")
+            valid = len(set(devices)) == len(devices) and all(device >= 0 for device in devices)
+            require(
+                valid, name, list(devices), "different numbers from 0 on: a GPU has one engine of a model"
+            )
         shares: Counter[int] = Counter()
         for groups, share in (
             (self.policy_groups, self.policy_memory_share),
             (self.ppm_groups, self.ppm_memory_share),
         ):
             for group in groups:
-                require(len(set(group)) == len(group), "devices", list(group), "different GPUs in one engine")
                 shares.update(dict.fromkeys(group, share))  # type: ignore[arg-type]
         for device, total in shares.items():
             allowed = f"such that the engines on GPU {device} take less than all of it; they take {total:.2f}"

@@ -26,6 +26,7 @@ PATIENCE_S = 60
 @dataclass(slots=True)
 class Counted(Totals):
     answers: int = 0
+    cancelled: int = 0
 
 
 class Doubler:
@@ -48,6 +49,9 @@ class Doubler:
             os._exit(7)
         if request != "hold":
             self._waiting.append((job_id, request))
+
+    def cancel(self, job_id: int) -> None:
+        self.stats.cancelled += 1
 
     def step(self) -> list[tuple[int, tuple[int, int]]]:
         if any(request == "break" for _, request in self._waiting):

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,8 +19,9 @@ import torch
 from rstar.backends.transformers import TransformersPolicy
 from rstar.errors import BackendError, ConfigError
 from rstar.protocols import Candidate, PolicyBackend, ProposeRequest, SamplingConfig
-from rstar.steps import STEP_STOPS, TAGS
-from tests.rstar.backends.tiny_models import TEXTS, save_model, train_tokenizer
+from rstar.steps import STEP_STOPS
+from tests.rstar.backends.contract import PolicyContract, Served, check_closed, serve
+from tests.rstar.backends.tiny_models import TEXTS, save_model, save_vllm_model, train_tokenizer
 
 STARTS_TIMEOUT_S = 600
 """For tests that start processes: each imports torch and transformers, 5 CPU seconds, on a machine that may be busy."""
@@ -138,18 +139,7 @@ def test_replicas_end_when_their_parent_is_killed(folder: Path) -> None:
 
 
 def test_closing_fails_what_is_waiting_and_later_requests(folder: Path) -> None:
-    async def run() -> None:
-        policy = TransformersPolicy(folder, num_replicas=0)
-        await policy.start()
-        waiting = asyncio.ensure_future(policy.propose(requests(policy, 1, max_step_tokens=200)[0]))
-        await asyncio.sleep(0)
-        await policy.aclose()
-        with pytest.raises(BackendError, match="closed"):
-            await waiting
-        with pytest.raises(BackendError, match="closed"):
-            await policy.propose(requests(policy, 1)[0])
-
-    asyncio.run(run())
+    asyncio.run(check_closed(TransformersPolicy(folder, num_replicas=0)))
 
 
 def test_a_request_that_is_cancelled_leaves_the_others_alone(folder: Path) -> None:
@@ -166,23 +156,6 @@ def test_a_request_that_is_cancelled_leaves_the_others_alone(folder: Path) -> No
         await policy.aclose()
 
     asyncio.run(run())
-
-
-@pytest.mark.parametrize("prefix_ids", [(), (0, 100_000), (-1,)], ids=["empty", "too large", "negative"])
-def test_a_wrong_prefix_is_a_backend_error(folder: Path, prefix_ids: tuple[int, ...]) -> None:
-    policy = TransformersPolicy(folder, num_replicas=0)
-    request = replace(requests(policy, 1)[0], prefix_ids=prefix_ids)
-    with pytest.raises(BackendError, match="a request with"):
-        asyncio.run(policy.propose(request))
-
-
-def test_encode_adds_nothing_and_finds_the_tags(folder: Path) -> None:
-    policy = TransformersPolicy(folder, num_replicas=0)
-    tokenizer = train_tokenizer()
-    for text in (*TEXTS, "", "  two  spaces\n\n", *TAGS):
-        ids = policy.encode(text)
-        assert tokenizer.decode(ids, skip_special_tokens=False) == text
-    assert all(len(policy.encode(tag)) == 1 for tag in TAGS)
 
 
 def test_render_chat_uses_the_models_template_or_says_that_there_is_none(tmp_path: Path) -> None:
@@ -271,3 +244,14 @@ def test_stats_tell_what_was_done(folder: Path) -> None:
         await policy.aclose()
 
     asyncio.run(run())
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    model = save_vllm_model(tmp_path_factory.mktemp("contract"))
+    with serve(TransformersPolicy(model, num_replicas=0), model) as served:
+        yield served
+
+
+class TestContract(PolicyContract):
+    """Of every policy."""

@@ -243,3 +243,26 @@ def test_a_request_larger_than_the_cache_runs_alone(folder: Path, engine: Engine
     ]
     for found, expected in zip(answer(small, requests), answer(engine, requests), strict=True):
         assert_equal(found, expected)
+
+
+def test_requests_taken_back_leave_the_others_as_they_are_and_nothing_behind(engine: Engine) -> None:
+    """Running ones, in slots before and after others, one that waits, one that is complete, one that never was."""
+    engine.reset()
+    long = replace(WARM, max_step_tokens=40)
+    requests = [ask(range(20, 25 + i), long, seed=i, stop=(), num_candidates=6) for i in range(8)]
+    expected = answer(engine, requests)
+    for taken_back in ({0}, {2, 3, 7}, {1, 4, 5, 6}, set(range(8))):
+        for i, request in enumerate(requests):
+            engine.submit(i, request)
+        for _ in range(3):
+            engine.step()
+        for i in (*taken_back, 99):
+            engine.cancel(i)
+        done: dict[int, list[Candidate]] = {}
+        while engine.has_work:
+            done.update(engine.step())
+        assert set(done) == set(range(8)) - taken_back
+        for i, found in done.items():
+            assert [c.token_ids for c in found] == [c.token_ids for c in expected[i]]
+        assert engine._free_columns == engine._max_columns
+        assert engine._num_rows == 0

@@ -84,3 +84,10 @@ def save_model(folder: Path, kind: str = "qwen2", **changes: Any) -> Path:
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+def save_vllm_model(folder: Path, **changes: Any) -> Path:
+    """A random model whose heads have a width that vLLM's attention on a CPU takes."""
+    return save_model(
+        folder, **{"hidden_size": 128, "num_attention_heads": 2, "num_key_value_heads": 1, **changes}
+    )
