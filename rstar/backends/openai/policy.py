@@ -36,6 +36,7 @@ from rstar.seeds import derive
 SAMPLE = "# Step 1: half of 48 is\nhalf = 48 / 2\n<end_of_step>\nprint(half)  # ½\n"
 """A text on which tokenizers show whether they agree, and lose nothing."""
 NAMES_SHOWN = 10
+_CLOSED = "this policy back-end is closed"
 _LARGEST_SEED = 1 << 31
 _NOTHING = Candidate(text="", token_ids=(), logprobs=(), finish_reason=FinishReason.LENGTH)
 events = logs.events(__name__)
@@ -79,6 +80,7 @@ class OpenAIPolicy:
         self._most_at_once = config.max_candidates_per_request
         self._without_logprobs = False
         self._closed = False
+        self._working: set[asyncio.Future[list[Candidate]]] = set()
         self._stats = ServerStats()
 
     @property
@@ -120,7 +122,19 @@ class OpenAIPolicy:
         all retries; ConfigError for what no retry mends.
         """
         if self._closed:
-            raise BackendError("this policy back-end is closed")
+            raise BackendError(_CLOSED)
+        work = asyncio.ensure_future(self._propose(request))
+        self._working.add(work)
+        try:
+            return await work
+        except asyncio.CancelledError:
+            if self._closed:
+                raise BackendError(_CLOSED) from None
+            raise
+        finally:
+            self._working.discard(work)
+
+    async def _propose(self, request: ProposeRequest) -> list[Candidate]:
         await self.start()
         self._tokenizer.check_prefix(request.prefix_ids)
         max_tokens = min(request.sampling.max_step_tokens, self.max_context_tokens - len(request.prefix_ids))
@@ -145,8 +159,11 @@ class OpenAIPolicy:
         return found
 
     async def aclose(self) -> None:
-        """Close the connections."""
+        """Close the connections; requests still waiting raise BackendError."""
         self._closed = True
+        for work in self._working:
+            work.cancel()
+        await asyncio.gather(*self._working, return_exceptions=True)
         await self._client.aclose()
 
     @property

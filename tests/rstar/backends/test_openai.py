@@ -30,6 +30,7 @@ from rstar.protocols import Candidate, FinishReason, PolicyBackend, ProposeReque
 from rstar.search import SearchResult, SearchTask, search_trees
 from rstar.steps import END_OF_STEP, STEP_STOPS
 from rstar.store import Store
+from tests.rstar.backends.contract import check_closed, check_requests_do_not_touch_each_other
 from tests.rstar.backends.openai_server import (
     FOLDER,
     WORLD,
@@ -475,13 +476,20 @@ def test_a_cancelled_request_closes_its_connection_so_that_the_server_stops() ->
     asyncio.run(run())
 
 
-def test_a_closed_policy_answers_nothing_any_more() -> None:
+@pytest.mark.parametrize("kind", ["vllm", "other"])
+def test_closing_fails_what_is_waiting_and_what_comes_later(kind: str) -> None:
     async def run() -> None:
-        async with serving(ProtocolServer()) as url:
-            async with policy_at(url) as policy:
-                await policy.start()
-            with pytest.raises(BackendError, match="closed"):
-                await policy.propose(request(policy))
+        async with serving(ProtocolServer(kind=kind, delay_s=60)) as url, policy_at(url) as policy:
+            await check_closed(policy)
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("kind", ["vllm", "other"])
+def test_requests_do_not_touch_each_other(kind: str) -> None:
+    async def run() -> None:
+        async with serving(ProtocolServer(kind=kind, respond=any_steps)) as url, policy_at(url) as policy:
+            await check_requests_do_not_touch_each_other(policy)
 
     asyncio.run(run())
 
@@ -657,6 +665,5 @@ def test_settings_out_of_range_are_refused_in_one_line(settings: dict[str, Any],
 
 
 def test_a_stop_text_over_two_pieces_of_a_stream_is_found() -> None:
-    assert END_OF_STEP  # pieces of 5 characters always break it
     found = ask(ProtocolServer(respond=lambda prefix, chance: f"abc\n{END_OF_STEP}"), num_candidates=2)
     assert [candidate.text for candidate in found] == [f"abc\n{END_OF_STEP}"] * 2

@@ -22,7 +22,8 @@ from rstar.protocols import FinishReason, PolicyBackend, ProposeRequest, Samplin
 from rstar.sandbox import SandboxConfig, SandboxPool
 from rstar.search import SearchResult, SearchTask, search_trees
 from rstar.steps import STEP_STOPS
-from tests.rstar.backends.tiny_models import save_model
+from tests.rstar.backends.contract import PolicyContract, Served, serve
+from tests.rstar.backends.tiny_models import save_model, save_vllm_model
 from tests.rstar.backends.vllm_server import BASE, STARTS_TIMEOUT_S, VLLMServer
 from tests.rstar.fakes import TextJudge
 from tests.rstar.worlds import new_tree
@@ -51,6 +52,26 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VLLMServer]:
         yield server
     finally:
         server.kill()
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """The contract's model behind a server of its own."""
+    folder = tmp_path_factory.mktemp("contract")
+    model = save_vllm_model(folder / "model")
+    server = VLLMServer(folder, model=model, max_model_len=256)
+    server.launch()
+    try:
+        server.wait()
+        config = build(OpenAIConfig, {"base_url": server.url})
+        with serve(OpenAIPolicy(model, config), model) as served:
+            yield served
+    finally:
+        server.kill()
+
+
+class TestContract(PolicyContract):
+    """Of every policy."""
 
 
 def connect(server: VLLMServer, **settings: Any) -> OpenAIPolicy:

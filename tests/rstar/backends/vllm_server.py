@@ -1,4 +1,4 @@
-"""A `vllm serve` process with the embedded base model, on the CPU."""
+"""A vLLM server process on the CPU, with the embedded base model or another one."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CHAT_TEMPLATE = (
 class VLLMServer:
     """One server, which can be killed and started again at the same address. Its output goes to a file in `folder`."""
 
-    def __init__(self, folder: Path, *, max_model_len: int = 512) -> None:
+    def __init__(self, folder: Path, *, model: Path = BASE, max_model_len: int = 512) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port: int = free.getsockname()[1]
@@ -34,12 +34,13 @@ class VLLMServer:
         self._log = folder / "vllm.log"
         template = folder / "bare.jinja"
         template.write_text(CHAT_TEMPLATE, encoding="utf-8")
+        # On the CPU a prompt that is taken in chunks kills vLLM 0.32's engine, if its request has a seed.
         self._command = [
-            sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(BASE),
+            sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model),
             "--served-model-name", "rstar-base", "--host", "127.0.0.1", "--port", str(self.port),
             "--dtype", "float32", "--max-model-len", str(max_model_len), "--enforce-eager", "--block-size", "32",
             "--kv-cache-memory-bytes", str(64 << 20), "--enable-prompt-tokens-details",
-            "--chat-template", str(template),
+            "--chat-template", str(template), "--no-enable-chunked-prefill",
         ]  # fmt: skip
         self._process: subprocess.Popen[bytes] | None = None
 
