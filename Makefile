@@ -13,6 +13,8 @@ GPUS ?=
 PROBLEMS ?=
 PRICE ?=
 RAY ?=
+LOG ?=
+METRICS ?=
 JOBS ?= 2
 PIP_ARGS ?=
 TORCH_INDEX ?=
@@ -33,14 +35,16 @@ TEST := $(VENV)/.installed-test-$(CHECKSUM)
 DEV := $(VENV)/.installed-dev-$(CHECKSUM)
 WITH_RAY := $(if $(RAY),$(VENV)/.installed-ray-$(CHECKSUM))
 ALL := $(VENV)/.installed-all-$(CHECKSUM)
+GPU := $(VENV)/.installed-gpu-$(CHECKSUM)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-all round1 round2 round3 round4 rounds ablations plan test test-all check format bench base lock clean
+.PHONY: help setup setup-all setup-gpu round1 round2 round3 round4 rounds ablations plan test test-all check format bench base lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-ROUND = $(BIN)/rstar round $(1) --recipe $(RECIPE) $(foreach pair,$(SET),--set '$(pair)') $(if $(RAY),--ray $(RAY))
+ROUND = $(BIN)/rstar round $(1) --recipe $(RECIPE) $(foreach pair,$(SET),--set '$(pair)') $(if $(RAY),--ray $(RAY)) \
+    $(if $(LOG),--log $(LOG)) $(if $(METRICS),--metrics $(METRICS))
 round1: $(RUN) $(WITH_RAY) ## search, train, evaluate and report round 1 (RECIPE=embedded SET="search.num_rollouts=16 ..." RAY=auto|ADDRESS|local)
 	$(call ROUND,1)
 round2: $(RUN) $(WITH_RAY) ## rounds 1 and 2: from here on each round searches with the models of the one before
@@ -83,6 +87,8 @@ base: $(RUN) ## train the embedded base model again
 setup: $(DEV) $(WITH_RAY) ## install all that work on the code needs
 
 setup-all: $(ALL) ## install every package of constraints.txt that runs without a GPU, vLLM's CPU build included
+
+setup-gpu: $(GPU) ## install vLLM, DeepSpeed and Ray for NVIDIA GPUs, also where there is none yet (an image, a login node)
 
 clean: ## remove caches and build products; keep the environment and the runs
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
@@ -130,6 +136,13 @@ $(ALL): $(TORCH_STAMP)
 	$(BIN)/python -m pip install --disable-pip-version-check --compile $(PIP_ARGS) --no-deps --requirement $(VENV)/pinned.txt
 	$(PIP_INSTALL) --editable ".[test,dev]"
 	@touch $@ $(RUN) $(TEST) $(DEV)
+
+# Asks nobody whether there is a GPU: images are built, and clusters set up, where there is none.
+$(GPU): $(VENV)/bin/python
+	@rm -f $(VENV)/.torch-* $(VENV)/.installed-*
+	$(PIP_INSTALL) "$(TORCH)"
+	$(PIP_INSTALL) --editable ".[vllm,train,ray]"
+	@touch $(TORCH_STAMP) $(RUN) $@
 
 # uv resolves, because pip cannot say which packages to leave out. It reads no pip settings: it finds the CPU build of
 # PyTorch in UV_FIND_LINKS (a folder) or at TORCH_INDEX. UPGRADE=1 takes the newest versions instead of keeping what fits.

@@ -14,8 +14,21 @@ from rich.table import Table
 
 from rounds.plan.command import plan_command
 from rounds.preparation.command import prepare_command
-from rstar.cli import AsJson, RayAddress, Settings, app, print_json, problems_app, run
+from rstar.cli import (
+    AsJson,
+    Level,
+    Log,
+    Metrics,
+    RayAddress,
+    Settings,
+    app,
+    print_json,
+    problems_app,
+    run,
+    watched,
+)
 from rstar.errors import ConfigError
+from rstar.logs import LogLevel
 
 if TYPE_CHECKING:
     from rounds.artifact import Manifest
@@ -58,6 +71,9 @@ def round_command(
     ] = None,
     ray: RayAddress = None,
     as_json: AsJson = False,
+    log: Log = None,
+    log_level: Level = LogLevel.INFO,
+    metrics: Metrics = None,
 ) -> None:
     """Run rounds: search, train, evaluate, report. Finished stages are skipped; a stopped one goes on.
 
@@ -88,7 +104,8 @@ def round_command(
     elif what == "status":
         _status(recipes[:last], folder, arguments, complete=complete, as_json=as_json)
     else:
-        _run(recipes[:last], folder, arguments, what, ray, complete=complete, as_json=as_json)
+        with watched(log, log_level, metrics):
+            _run(recipes[:last], folder, arguments, what, ray, complete=complete, as_json=as_json)
 
 
 @app.command()

@@ -30,11 +30,15 @@ from rounds.artifact import (
     read_manifest,
     started_with,
 )
+from rstar import logs
 from rstar.errors import ConfigError, RstarError, StageError
 
 SET_ASIDE = ".stale"
 """Folder of a run that keeps what was made with other settings; it comes back when the settings do."""
 _PACKAGES = ("torch", "transformers", "pyarrow", "numpy", "math-verify", "sympy")
+
+
+events = logs.events(__name__)
 
 
 class Progress(StrEnum):
@@ -159,9 +163,19 @@ def run_stages(
             if found.progress is Progress.COMPLETE:
                 announce(found, "already done, with these settings before")
                 continue
-            announce(found, "continues" if found.progress is Progress.PARTIAL or returned else "starts")
-            _make(run, stage)
-            announce(_status(run, stage), "done")
+            how = "continues" if found.progress is Progress.PARTIAL or returned else "starts"
+            announce(found, how)
+            events.info("stage begun", stage=stage.name, run=str(run), how=how)
+            try:
+                _make(run, stage)
+            except RstarError as error:
+                events.warning("stage failed", said=True, stage=stage.name, run=str(run), error=str(error))
+                raise
+            made = _status(run, stage)
+            announce(made, "done")
+            events.info(
+                "stage done", stage=stage.name, run=str(run), seconds=made.manifest and made.manifest.seconds
+            )
         return {stage.name: _complete(run, stage) for stage in stages}
 
 

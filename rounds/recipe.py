@@ -19,7 +19,7 @@ from policy.config import SFTConfig, SFTSetConfig
 from ppm.config import PairConfig, PPMConfig
 from rounds.curriculum import Level
 from rstar.config import Guidance, SearchConfig, build, override, require, to_plain
-from rstar.engines import EngineConfig
+from rstar.engines import Backend, EngineConfig
 from rstar.errors import ConfigError
 from rstar.grading import GraderConfig
 from rstar.prompts import FORMATS
@@ -115,6 +115,8 @@ class RoundRecipe:
     search_format: str | None = None
     """Prompt format of the search, such as one with demonstrations for a model that was not trained on the step format; what
     is drawn from the trees is rendered in `prompt_format`. Null: that one."""
+    search_engine: EngineConfig | None = None
+    """What runs `search_model`, such as a server; complete by itself. Null: `engine`, as for the policies of the rounds."""
     search: SearchConfig = dataclasses.field(default_factory=SearchConfig)
     unsolved: UnsolvedConfig = dataclasses.field(default_factory=UnsolvedConfig)
     mastered_rollouts: int | None = None
@@ -143,6 +145,15 @@ class RoundRecipe:
         allowed = "null where a preference model guides: it reads the policy's tokens"
         for name in ("search_model", "search_format") if guidance is Guidance.PPM else ():
             require(getattr(self, name) is None, name, getattr(self, name), allowed)
+        served = "vllm or transformers: a server has one model, the rounds make several; it may be a round's search_engine"
+        require(self.engine.backend is not Backend.OPENAI, "engine.backend", str(self.engine.backend), served)
+        alone = self.search_engine is not None and self.search_model is None
+        require(
+            not alone,
+            "search_model",
+            None,
+            "the folder of the model that search_engine runs (for a server: its tokenizer)",
+        )
         if self.round_index == 1:
             allowed = "terminal in round 1, before which there is no preference model"
             require(guidance is Guidance.TERMINAL, "search.guidance", str(guidance), allowed)

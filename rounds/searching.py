@@ -52,7 +52,7 @@ def make_search(
         return await search_into_store(
             problems, model=inputs["model"], store=store, round_index=recipe.round_index,
             label=f"round {recipe.round_index} search", search=recipe.search, sandbox=recipe.sandbox,
-            grading=recipe.grading, engine=recipe.engine, prompt_format=recipe.searched_format,
+            grading=recipe.grading, engine=recipe.search_engine or recipe.engine, prompt_format=recipe.searched_format,
             seed=recipe.stage_seed("search"),
             open_value=partial(value_model, inputs["ppm"].absolute(), recipe.engine) if guided else None,
             fewer_rollouts=spared, unsolved=passes(recipe), progress_file=folder / "progress.json", console=console,

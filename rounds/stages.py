@@ -30,6 +30,7 @@ from rounds.searching import EARLIER, make_evaluation, make_search
 from rounds.training import earlier, make_pairs, make_policy, make_ppm, make_sft_set
 from rounds.workplace import HERE, Workplace
 from rstar.config import Guidance, SearchConfig, greedy, require, to_plain
+from rstar.engines import Backend
 
 _SPEED_ONLY = {
     "sandbox": ("num_shards", "max_running", "max_snapshots", "snapshot_memory_mb", "strict", "allow_unsafe"),
@@ -147,6 +148,8 @@ def _round(
         folder = Path(recipe.search_model)
         searched["model"] = ExternalInput(folder=folder, fingerprint=hash_model(folder))
     further: dict[str, Any] = {"unsolved": to_plain(recipe.unsolved)}
+    if recipe.search_engine is not None and recipe.search_engine.backend is Backend.OPENAI:
+        further["server"] = recipe.search_engine.openai.decisive()
     if recipe.search.guidance is Guidance.PPM:
         searched["ppm"] = before[-1].ppm
     if recipe.mastered_rollouts is not None and len(before) >= len(EARLIER):

@@ -10,7 +10,8 @@ import asyncio
 import json
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rstar.errors import ConfigError, ProblemError, RstarError, StoreError
+from rstar.logs import LogLevel, write_to
 
 if TYPE_CHECKING:
     from rstar.config import SearchConfig
@@ -47,6 +49,14 @@ Settings = Annotated[
     typer.Option(
         "--set", metavar="KEY=VALUE", help="Change a setting, such as search.num_rollouts=16. Repeatable."
     ),
+]
+Log = Annotated[
+    Path | None, typer.Option(help="Append events to this file as JSON lines.", show_default=False)
+]
+Level = Annotated[LogLevel, typer.Option("--log-level", help="The least that goes into the log.")]
+Metrics = Annotated[
+    str | None,
+    typer.Option(metavar="[HOST:]PORT", help="Answer Prometheus there while running.", show_default=False),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of a table.")]
 RayAddress = Annotated[
@@ -82,6 +92,18 @@ def run(application: typer.Typer) -> None:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)
+
+
+@contextmanager
+def watched(log: Path | None, level: LogLevel, metrics: str | None) -> Iterator[None]:
+    """While open: warnings on stderr, events in a log file, numbers for Prometheus, as far as they were asked for."""
+    with ExitStack() as stack:
+        stack.enter_context(write_to(log, level))
+        if metrics is not None:
+            from rstar.metrics import serve
+
+            print(f"metrics: {stack.enter_context(serve(metrics))}", file=sys.stderr)
+        yield
 
 
 @app.command()
@@ -159,10 +181,16 @@ def search(
     ],
     settings: Settings = None,
     prompt_format: Annotated[
-        str, typer.Option(help="bare: fine-tuned on the step format; rstar: the paper's prompt.")
+        str,
+        typer.Option(
+            help="bare: fine-tuned on the step format; rstar: the paper's prompt; few-shot, few-shot-chat: not trained on it."
+        ),
     ] = "bare",
     seed: Annotated[int, typer.Option(help="Decides every random choice.")] = 0,
     ray: RayAddress = None,
+    log: Log = None,
+    log_level: Level = LogLevel.INFO,
+    metrics: Metrics = None,
 ) -> None:
     """Search a tree for every problem of a file and keep the trees in a store. Run again, it goes on where it stopped.
 
@@ -197,11 +225,21 @@ def search(
         raise ProblemError(
             f"{file}: {len(without)} problems have no answer, {without[0]} among them; a search needs one"
         )
-    parked = asyncio.run(
-        _search(
-            found.problems, model, store, search_config, sandbox, grading, engine, prompt_format, seed, ray
+    with watched(log, log_level, metrics):
+        parked = asyncio.run(
+            _search(
+                found.problems,
+                model,
+                store,
+                search_config,
+                sandbox,
+                grading,
+                engine,
+                prompt_format,
+                seed,
+                ray,
+            )
         )
-    )
     if parked:
         print(f"error: {parked} trees were parked (see above); run the same command again", file=sys.stderr)
         raise typer.Exit(1)

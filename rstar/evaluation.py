@@ -13,6 +13,7 @@ from copy import copy
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
+from rstar import logs
 from rstar.config import Guidance, SearchConfig
 from rstar.errors import BackendError, FormatError, GradingError, SandboxError
 from rstar.mcts import Evaluated
@@ -31,6 +32,8 @@ from rstar.protocols import (
 from rstar.steps import OUTPUT, Step, StepKind, codes, parse_step
 from rstar.trajectories import extend_prefix
 from rstar.tree import Node, TerminalReason, Tree
+
+events = logs.events(__name__)
 
 A = TypeVar("A")
 Q = TypeVar("Q")
@@ -73,21 +76,27 @@ class SearchCounts:
     own_outputs: int = 0
     """Completions cut because the policy began to write its own output block."""
     retries: int = 0
+    trees_in_flight: int = 0
+    """Right now, not added up."""
     workers: dict[str, WorkerCounts] = field(default_factory=dict)
     """By name; empty where the search runs in this process."""
 
     def add(self, more: SearchCounts) -> None:
-        """Add what another one counted, but for its workers."""
+        """Add what another one counted."""
         for one in fields(self):
-            if one.name != "workers":
+            if one.name not in _NOT_ADDED:
                 setattr(self, one.name, getattr(self, one.name) + getattr(more, one.name))
 
     def take(self) -> SearchCounts:
         """What was counted since the last time; counting goes on from 0."""
         taken = copy(self)
         for one in fields(self):
-            setattr(self, one.name, type(getattr(self, one.name))())
+            if one.name not in _NOT_ADDED:
+                setattr(self, one.name, type(getattr(self, one.name))())
         return taken
+
+
+_NOT_ADDED = frozenset({"workers", "trees_in_flight"})
 
 
 async def evaluate(
@@ -298,8 +307,9 @@ async def asking(ask: Callable[[Q], Awaitable[A]], question: Q, counts: SearchCo
     for delay_s in RETRY_DELAYS_S:
         try:
             return await ask(question)
-        except (BackendError, SandboxError, GradingError):
+        except (BackendError, SandboxError, GradingError) as error:
             counts.retries += 1
+            events.warning("asked again", error=f"{type(error).__name__}: {error}", delay_s=delay_s)
             await asyncio.sleep(delay_s)
     return await ask(question)
 

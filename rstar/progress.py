@@ -16,6 +16,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from rstar import logs
 from rstar.evaluation import SearchCounts
 from rstar.protocols import ExecutionVerdict
 from rstar.search import SearchResult
@@ -23,6 +24,10 @@ from rstar.search import SearchResult
 REFRESH_S = 0.5
 PLAIN_REFRESH_S = 15.0
 """Between lines where the output is no terminal."""
+
+SHOWN: dict[str, SearchProgress] = {}
+"""The searches of this process by label, those that have ended too: what metrics are read from."""
+events = logs.events(__name__)
 
 
 class SearchProgress:
@@ -64,6 +69,8 @@ class SearchProgress:
         )
 
     def __enter__(self) -> SearchProgress:
+        SHOWN[self.label] = self
+        events.info("search begun", search=self.label, trees=self.num_trees, already_done=self.already_done)
         if self.console.is_terminal:
             self._live.start()
         return self
@@ -74,6 +81,12 @@ class SearchProgress:
         if self._live.is_started:
             self._live.stop()
         self._write()
+        numbers = self.numbers()
+        ended = {
+            name: numbers[name]
+            for name in ("trees_done", "trees_parked", "coverage", "nodes", "tokens", "executions")
+        }
+        events.info("search ended", search=self.label, seconds=round(numbers["seconds"], 1), **ended)
         if kind is None:
             self.console.print(self._line(), highlight=False)
 
@@ -82,6 +95,9 @@ class SearchProgress:
         if result.fault:
             self.parked += 1
             self.console.print(f"parked {result.tree.name}: {result.fault}", style="yellow", highlight=False)
+            events.warning(
+                "tree parked", said=True, search=self.label, tree=result.tree.name, error=result.fault
+            )
         else:
             self.done += 1
             if self.verifies:
@@ -104,6 +120,7 @@ class SearchProgress:
             "trees": self.num_trees,
             "trees_done": self.already_done + self.done,
             "trees_parked": self.parked,
+            "trees_in_flight": self.counts.trees_in_flight,
             "coverage": solved / searched if searched else None,
             "coverage_by_level": {
                 level: self.solved_by_level[level] / count

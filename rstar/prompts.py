@@ -14,21 +14,25 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
-from rstar.steps import CODE, STEP_STOPS, StepKind, after_step
+from rstar.demonstrations import DEMONSTRATIONS, Demonstration
+from rstar.steps import (
+    ANSWER,
+    CODE,
+    END_OF_ANSWER,
+    END_OF_CODE,
+    END_OF_OUTPUT,
+    END_OF_STEP,
+    OUTPUT,
+    STEP_STOPS,
+    StepKind,
+    after_step,
+)
 
 USER = "<|user|>"
 ASSISTANT = "<|assistant|>"
 
 Encode = Callable[[str], Sequence[int]]
 RenderChat = Callable[[Sequence[dict[str, str]]], str]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Demonstration:
-    """A worked example for few-shot prompting: `solution` in the step format, from `<code>` on."""
-
-    question: str
-    solution: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +70,35 @@ RSTAR = PromptFormat(
 )
 """The prompt of rStar-Math's published training data."""
 
-FORMATS = {format.name: format for format in (BARE, RSTAR)}
+_TASK = f"""You solve mathematics problems step by step in Python.
+
+A solution begins with {CODE}. Each step is a comment that says what is done and why, then the code that does it, then \
+{END_OF_STEP} on a line of its own. All steps together are one program: later steps use the variables of earlier ones. The \
+last step prints the final answer, exactly, and ends in {END_OF_CODE} instead. Then the program's output is given to you between \
+{OUTPUT} and {END_OF_OUTPUT}; never write it yourself. Last comes one sentence with the final answer in \\boxed{{}}, between \
+{ANSWER} and {END_OF_ANSWER}.
+"""
+
+FEW_SHOT = PromptFormat(
+    name="few-shot",
+    instructions=f"{_TASK}\n",
+    question_template="Problem:\n{question}\n\nSolution:\n",
+    demonstration_template="Problem:\n{question}\n\nSolution:\n{solution}\n\n",
+    demonstrations=DEMONSTRATIONS,
+)
+"""For base models that were never trained on the step format."""
+
+FEW_SHOT_CHAT = PromptFormat(
+    name="few-shot-chat",
+    instructions=_TASK,
+    question_template="Now solve this problem in the same format.\n\nProblem:\n{question}",
+    demonstration_template="Problem:\n{question}\n\nSolution:\n{solution}\n\n",
+    demonstrations=DEMONSTRATIONS,
+    chat_template=True,
+)
+"""For instruct and coder models: the paper's bootstrap generator (section 4.1)."""
+
+FORMATS = {format.name: format for format in (BARE, RSTAR, FEW_SHOT, FEW_SHOT_CHAT)}
 
 
 def render_prompt(format: PromptFormat, question: str, render_chat: RenderChat | None = None) -> str:

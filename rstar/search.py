@@ -199,6 +199,7 @@ async def search_trees(
         while len(running) < max_trees_in_flight and (task := next(waiting, None)) is not None:
             search = TreeSearch(task.tree, engines, task.judge, config, format=format, counts=counts)
             running.add(asyncio.create_task(finish_search(search, task.num_rollouts)))
+        counts.trees_in_flight = len(running)
 
     try:
         refill()

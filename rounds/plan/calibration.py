@@ -79,7 +79,7 @@ class _Calibrator:
     def __init__(
         self, recipe: RoundRecipe, assumed: Assumptions, folder: Path, num_problems: int, console: Console
     ) -> None:
-        self.recipe = dataclasses.replace(recipe, search_model=None, round_index=1)
+        self.recipe = dataclasses.replace(recipe, search_model=None, search_engine=None, round_index=1)
         self.assumed, self.folder, self.num_problems, self.console = assumed, folder, num_problems, console
         self.base = base_model(recipe)
 

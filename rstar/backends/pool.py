@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from rstar import logs
 from rstar.backends.loading import check_device
 from rstar.backends.replicas import ProcessReplica, Replica, ThreadReplica
 from rstar.backends.stats import Totals
@@ -28,6 +29,8 @@ _MAX_RESTARTS = 3
 """How often one replica is started again."""
 _MAX_GROUPS = 100_000
 """Groups whose replica is remembered."""
+
+events = logs.events(__name__)
 
 RequestT = TypeVar("RequestT")
 AnswerT = TypeVar("AnswerT")
@@ -244,8 +247,10 @@ class ReplicaPool(Generic[RequestT, AnswerT, TotalsT]):
         place.load = 0
         if place.num_restarts == _MAX_RESTARTS:
             place.lost = f"{reason}, after {_MAX_RESTARTS} restarts"
+            events.warning("replica lost", kind=self._kind, reason=place.lost)
         else:
             place.num_restarts += 1
+            events.warning("replica restarted", kind=self._kind, reason=reason, restarts=place.num_restarts)
             self._launch(place)
         for job in jobs:
             if job.future.done():

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rstar.backends.loading import read_config, read_tokenizer
+from rstar.backends.stops import TextDecoder
 from rstar.errors import BackendError, ConfigError
 
 
@@ -19,11 +20,16 @@ class ModelTokenizer:
         self.folder = folder
         self.vocab_size: int = read_config(folder).vocab_size
         self._tokenizer = read_tokenizer(folder)
+        self._decoder = TextDecoder(self._tokenizer)
 
     def encode(self, text: str) -> list[int]:
         """Token ids of `text`, no special tokens added (those that the text spells out are found)."""
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False)
         return ids
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """The text of these ids: special tokens kept, spaces left alone."""
+        return self._decoder.decode(token_ids)
 
     def render_chat(self, messages: Sequence[dict[str, str]]) -> str:
         """Messages in the model's chat template, up to where the assistant's answer begins."""

@@ -15,12 +15,15 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
+from rstar import logs
 from rstar.errors import SandboxError
 from rstar.protocols import ExecutionResult, ExecutionVerdict, RunRequest
 from rstar.sandbox import kernel, wire
 from rstar.sandbox.config import SandboxConfig
 from rstar.sandbox.report import IsolationReport
 from rstar.sandbox.shard import Reply, Shard, ShardLostError
+
+events = logs.events(__name__)
 
 MAX_SHARD_LOSSES = 3
 """How often one step is run again after its shard was lost, before the sandbox is said to have failed."""
@@ -122,6 +125,9 @@ class SandboxPool:
             raise SandboxError(refusal)
         if not report.complete:
             warnings.warn(report.warning(), RuntimeWarning, stacklevel=2)
+            for name, _, consequence in report.rows():
+                if consequence:
+                    events.warning("sandbox layer missing", said=True, layer=name, consequence=consequence)
 
     async def run(self, request: RunRequest) -> ExecutionResult:
         """Run one step (see `RunRequest`). Equal requests of a group that run at the same time share one execution.
@@ -175,6 +181,7 @@ class SandboxPool:
                 if self._closed:
                     raise SandboxError("the sandbox was closed while a step was running") from None
                 self._note_loss(index, generation)
+                events.warning("sandbox shard restarted", shard=index)
                 await asyncio.get_running_loop().run_in_executor(None, shard.start, generation)
         raise SandboxError(
             f"the sandbox ended {MAX_SHARD_LOSSES} times while it ran one step; its messages are on standard error"

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rstar.prompts import BARE, FORMATS, RSTAR, Demonstration, Prefix, PromptFormat, render_prompt, start
+from rstar.demonstrations import Demonstration
+from rstar.prompts import BARE, FORMATS, RSTAR, Prefix, PromptFormat, render_prompt, start
 from rstar.steps import STEP_STOPS, StepKind, after_step
 
 
@@ -27,7 +28,8 @@ def test_the_rstar_format_is_the_published_prompt() -> None:
 
 
 def test_formats_are_found_by_name_and_stop_at_step_ends() -> None:
-    assert FORMATS == {"bare": BARE, "rstar": RSTAR}
+    assert list(FORMATS) == ["bare", "rstar", "few-shot", "few-shot-chat"]
+    assert all(format.name == name for name, format in FORMATS.items())
     assert all(format.stop == STEP_STOPS for format in FORMATS.values())
 
 

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from rstar.backends.scripted import Respond, ScriptedPolicy
 from rstar.config import Guidance, SearchConfig
-from rstar.prompts import BARE, Demonstration, PromptFormat, render_prompt
+from rstar.demonstrations import Demonstration
+from rstar.prompts import BARE, PromptFormat, render_prompt
 from rstar.protocols import Candidate, ProposeRequest, ScoreRequest
 from rstar.steps import StepKind, after_step, parse_solution
 from rstar.trajectories import prefix_of, shown_output, trajectories

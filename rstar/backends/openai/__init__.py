@@ -1,1 +1,1 @@
-"""Servers with OpenAI's API as policies."""
+"""Policies behind servers that speak OpenAI's API: `policy.OpenAIPolicy`, set up by `config.OpenAIConfig`."""
