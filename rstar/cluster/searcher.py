@@ -116,6 +116,7 @@ class _Run:
         while True:
             for name, task in self._queue.assignments():
                 self._start(self._fleet.workers[name], task)
+            self._counts.trees_in_flight = len(self._calls)
             if self._queue.done():
                 return
             match await self._events.get():
