@@ -15,8 +15,10 @@ from ppm.scoring_engine import ScoringStats, Siblings
 from ppm.scoring_settings import ScoringSettings
 from rstar.backends.loading import read_config, read_tokenizer
 from rstar.backends.pool import ReplicaPool, choose_replicas
+from rstar.engines import EngineConfig
 from rstar.errors import BackendError, ConfigError
 from rstar.protocols import ScoreRequest
+from rstar.training.folder import TRAINING, read_json
 
 
 class PPMScorer:
@@ -124,3 +126,19 @@ class PPMScorer:
     def _encode(self, text: str) -> tuple[int, ...]:
         assert self._tokenizer is not None
         return tuple(self._tokenizer.encode(text, add_special_tokens=False))
+
+
+def open_scorer(folder: Path, engine: EngineConfig) -> PPMScorer:
+    """The preference model in a folder that `ppm.train` made: it cuts long prefixes as its training did. Where the policy
+    runs in this process, so does it. Raises ConfigError if the folder holds no such model."""
+    record = read_json(folder / TRAINING)
+    if record is None:
+        raise ConfigError(
+            f"{folder} has no {TRAINING}; a preference model's folder is one that its training finished"
+        )
+    return PPMScorer(
+        folder,
+        max_length=record["settings"]["max_length"],
+        num_replicas=0 if engine.num_replicas == 0 else None,
+        dtype=engine.dtype,
+    )
