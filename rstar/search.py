@@ -202,11 +202,16 @@ class SearchResult:
     fault: str = ""
 
 
+Follow = Callable[[TreeSearch, int | None], Awaitable[object]]
+"""How one tree is searched, given the number of rollouts (None: the config's)."""
+
+
 async def search_trees(
     tasks: Iterable[SearchTask],
     engines: Engines,
     config: SearchConfig,
     *,
+    follow: Follow = TreeSearch.run,
     format: PromptFormat = BARE,
     max_trees_in_flight: int = 64,
     counts: SearchCounts | None = None,
@@ -222,7 +227,7 @@ async def search_trees(
     def refill() -> None:
         while len(running) < max_trees_in_flight and (task := next(waiting, None)) is not None:
             search = TreeSearch(task.tree, engines, task.judge, config, format=format, counts=counts)
-            running.add(asyncio.create_task(finish_search(search, task.num_rollouts)))
+            running.add(asyncio.create_task(finish_search(search, task.num_rollouts, follow)))
 
     try:
         refill()
@@ -238,11 +243,13 @@ async def search_trees(
         await asyncio.gather(*running, return_exceptions=True)
 
 
-async def finish_search(search: TreeSearch, num_rollouts: int | None) -> SearchResult:
+async def finish_search(
+    search: TreeSearch, num_rollouts: int | None, follow: Follow = TreeSearch.run
+) -> SearchResult:
     """Run a search to its end, or to the fault that it is parked for."""
     began = time.monotonic()
     try:
-        await search.run(num_rollouts)
+        await follow(search, num_rollouts)
     except (BackendError, SandboxError, GradingError) as error:
         fault = f"{type(error).__name__}: {error}"
         return SearchResult(tree=search.tree, seconds=time.monotonic() - began, fault=fault)

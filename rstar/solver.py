@@ -89,12 +89,12 @@ class Solver:
         seed: int = 0,
     ) -> None:
         has_value = ppm is not None
-        self.strategy = _member(Strategy, strategy, "strategy")
+        self.strategy = member(Strategy, strategy, "strategy")
         self.search = configured(self.strategy, search, has_value=has_value)
         self.selection = (
             default_method(self.strategy, has_value=has_value)
             if selection is None
-            else _member(Method, selection, "selection")
+            else member(Method, selection, "selection")
         )
         check_method(self.selection, has_value=has_value)
         require(seconds is None or seconds > 0, "seconds", seconds, "above 0, or None")
@@ -108,7 +108,7 @@ class Solver:
         self.engine = (
             backend
             if isinstance(backend, EngineConfig)
-            else EngineConfig(backend=_member(Backend, backend, "backend"))
+            else EngineConfig(backend=member(Backend, backend, "backend"))
         )
         self._format = prompt_format
         self._policy, self._ppm = policy, ppm
@@ -458,7 +458,8 @@ def _bar(total: int, console: Console | None, *, shown: bool) -> Iterator[Callab
         yield lambda: bar.advance(task)
 
 
-def _member(kind: type[E], value: str, name: str) -> E:
+def member(kind: type[E], value: str, name: str) -> E:
+    """The member of an enumeration. Raises ConfigError, naming what it is for, for a text that is none."""
     try:
         return kind(value)
     except ValueError:

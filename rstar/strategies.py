@@ -73,19 +73,20 @@ def check_method(method: Method, *, has_value: bool) -> None:
         raise ConfigError(f"selection {method} needs a preference model and there is none; take majority")
 
 
-async def follow(strategy: Strategy, search: TreeSearch) -> None:
-    """Search to the end of `num_rollouts`, or until the search says that it is enough.
+async def follow(strategy: Strategy, search: TreeSearch, num_rollouts: int | None = None) -> None:
+    """Search to the end of `num_rollouts` (None: the config's number), or until the search says that it is enough.
 
     Raises BackendError, SandboxError or GradingError if one of them stays out of order.
     """
     if strategy in (Strategy.MCTS, Strategy.GREEDY):
-        await search.run()
+        await search.run(num_rollouts)
         return
+    count = search.config.num_rollouts if num_rollouts is None else num_rollouts
     try:
         if strategy is Strategy.BEAM:
-            await beam(search, search.config.num_rollouts)
+            await beam(search, count)
         else:
-            await sample(search, search.config.num_rollouts)
+            await sample(search, count)
     finally:
         search.engines.sandbox.release(search.tree.name)
 
