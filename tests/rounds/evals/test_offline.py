@@ -18,8 +18,8 @@ def rows_file(path: Path, *rows: object) -> Path:
     return path
 
 
-def test_published_samples_give_the_naive_best_of_n_and_pass_rates(repository: Path) -> None:
-    file = repository / "math_cot_100.jsonl"
+def test_published_samples_give_the_naive_best_of_n_and_pass_rates(data_dir: Path) -> None:
+    file = data_dir / "math_cot_100.jsonl"
     rows = [json.loads(line) for line in file.read_text().splitlines()]
     found = aggregate(read_samples(file))
 

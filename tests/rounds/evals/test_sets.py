@@ -29,11 +29,11 @@ def test_a_limit_is_spread_over_the_levels() -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in SETS if name != "aime-2025"])
-def test_named_sets_are_read_from_a_folder_that_has_them(name: str, repository: Path) -> None:
-    found = load_set(name, data=repository, limit=5, seed=0)
+def test_named_sets_are_read_from_a_folder_that_has_them(name: str, data_dir: Path) -> None:
+    found = load_set(name, data=data_dir, limit=5, seed=0)
     assert len(found.problems) == 5
     assert found.title == SETS[name].title
-    assert found.origin.startswith(str(repository))
+    assert found.origin.startswith(str(data_dir))
 
 
 def test_any_file_is_a_set(tmp_path: Path) -> None:
