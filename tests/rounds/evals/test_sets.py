@@ -51,5 +51,8 @@ def test_what_is_no_set_is_said_in_one_line(tmp_path: Path) -> None:
         tmp_path / "open.jsonl",
         [{"id": "a", "question": "1 + 1?"}, {"id": "b", "question": "2?", "answer": "2"}],
     )
-    with pytest.raises(ProblemError, match="1 problems have no answer, a among them"):
-        load_set(str(file), data=None, limit=None, seed=0)
+    found = load_set(str(file), data=None, limit=None, seed=0)
+    assert [problem.id for problem in found.problems] == ["b"]
+    assert found.origin == f"{file} (1 without an answer left out)"
+    with pytest.raises(ProblemError, match="no problem has an answer"):
+        load_set(str(write(tmp_path / "none.jsonl", [{"question": "1 + 1?"}])), data=None, limit=None, seed=0)
