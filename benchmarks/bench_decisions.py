@@ -43,7 +43,6 @@ from benchmarks.finished import FinishedRun
 from benchmarks.tables import markdown, spread
 from policy.attempts import Attempt, attempts_of, by_problem, grade
 from policy.evaluate import Evaluation
-from policy.selection import Method
 from policy.statistics import ALL_LEVELS
 from ppm.config import PairConfig, ScoreBound
 from ppm.scorer import PPMScorer
@@ -59,6 +58,7 @@ from rstar.problems import Problem
 from rstar.sandbox import SandboxConfig
 from rstar.searcher import OpenValue
 from rstar.seeds import derive
+from rstar.selection import Method
 from rstar.store import Store
 from rstar.tree import ROOT, Tree
 

@@ -20,7 +20,6 @@ from rich.console import Console
 
 from policy.attempts import ATTEMPTS, by_problem, read_attempts
 from policy.evaluate import Comparison, Evaluation, at_equal_tokens
-from policy.selection import Method
 from policy.statistics import ALL_LEVELS, PairedDifference, PassRate, paired_difference, pass_rates
 from rounds.artifact import STORE, read_manifest
 from rounds.evaluation import (
@@ -43,6 +42,7 @@ from rounds.workplace import HERE, Workplace
 from rstar.campaign import search_into_store
 from rstar.energy import EnergyMeter
 from rstar.problems import read_problems
+from rstar.selection import Method
 from rstar.store import Store
 
 METHOD = "top_mean_q"

@@ -12,8 +12,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from rounds.evals.command import eval_command
 from rounds.plan.command import plan_command
 from rounds.preparation.command import prepare_command
+from rounds.solve import solve_command
 from rstar.cli import (
     AsJson,
     Level,
@@ -44,6 +46,8 @@ _STYLES = {"complete": "green", "stale": "yellow", "partial": "cyan", "missing":
 
 problems_app.command("prepare")(prepare_command)
 app.command("plan")(plan_command)
+app.command("solve")(solve_command)
+app.command("eval")(eval_command)
 
 
 @app.command("round")

@@ -21,7 +21,6 @@ from rich.console import Console
 
 from policy.attempts import ATTEMPTS, Attempt, attempts_of, by_problem, grade, rescored, write_attempts
 from policy.evaluate import Comparison, Evaluation, Point, at_equal_tokens, doublings
-from policy.selection import UNSCORED, Method
 from policy.statistics import PairedDifference
 from rounds.artifact import STORE
 from rounds.curriculum import Level
@@ -37,6 +36,7 @@ from rstar.grading import Grader, GraderConfig
 from rstar.problems import Problem, normalised_question, read_problems
 from rstar.prompts import FORMATS
 from rstar.seeds import derive
+from rstar.selection import UNSCORED, Method
 from rstar.store import Store
 
 LEVELS = [str(level) for level in Level]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from ppm.opening import open_scorer
 from rounds.artifact import STORE, read_manifest
 from rounds.health import search_health
 from rounds.pools import EVALUATION, TRAIN
@@ -18,7 +19,7 @@ from rounds.workplace import HERE, Workplace
 from rstar.campaign import UnsolvedPass, search_into_store
 from rstar.config import Guidance, greedy
 from rstar.energy import EnergyMeter
-from rstar.engines import Backend, EngineConfig
+from rstar.engines import EngineConfig
 from rstar.errors import StageError
 from rstar.problems import read_problems
 from rstar.store import Outcome, Store
@@ -91,29 +92,6 @@ def value_model(folder: Path, engine: EngineConfig) -> PPMScorer | VLLMScorer:
     manifest = read_manifest(folder)
     assert manifest is not None, f"{folder} is complete"
     return open_scorer(folder, engine, max_length=manifest.settings["ppm"]["max_length"])
-
-
-def open_scorer(folder: Path, engine: EngineConfig, *, max_length: int) -> PPMScorer | VLLMScorer:
-    """The preference model in a folder: over vLLM where the policy is, otherwise over transformers, and where the policy
-    runs in this process, so does it."""
-    if engine.backend is Backend.VLLM:
-        from ppm.vllm_scorer import VLLMScorer
-
-        return VLLMScorer(
-            folder,
-            engine.vllm,
-            max_length=max_length,
-            dtype=engine.dtype,
-            max_batch_rows=engine.max_batch_rows,
-        )
-    from ppm.scorer import PPMScorer
-
-    return PPMScorer(
-        folder,
-        max_length=max_length,
-        num_replicas=0 if engine.num_replicas == 0 else None,
-        dtype=engine.dtype,
-    )
 
 
 def make_evaluation(

@@ -19,7 +19,7 @@ from rstar.engines import EngineConfig, open_engines
 from rstar.errors import ConfigError
 from rstar.evaluation import SearchCounts
 from rstar.progress import SearchProgress
-from rstar.search import SearchResult
+from rstar.search import Follow, SearchResult, TreeSearch
 from rstar.searcher import LocalSearcher, OpenSearcher, OpenValue, Searcher, SearchSetup, TreeTask
 from rstar.seeds import derive
 from rstar.store import Outcome
@@ -86,13 +86,14 @@ async def search_into_store(
     progress_file: Path | None = None,
     console: Console | None = None,
     open_searcher: OpenSearcher = LocalSearcher.open,
+    follow: Follow = TreeSearch.run,
 ) -> list[str]:
     """One tree per problem and tree index, then the passes over what is `unsolved`, each when the one before has ended.
     A tree that the store has in this round already is searched on only by such a pass.
 
     `open_value` makes the model that guides the search, where the search runs. With `reference=False` no answer is verified:
     inference. `fewer_rollouts` gives, by problem id, what the first pass does instead of the config's number.
-    `open_searcher` says where trees are searched; engines are opened only if there is something to search.
+    `open_searcher` says where trees are searched, `follow` how; engines are opened only if there is something to search.
 
     Returns what is wrong with each tree that was parked; those are not stored, and no further pass begins. Raises
     ConfigError for a model or a setting that cannot be used, and for a model of which no step is ever executed;
@@ -109,7 +110,7 @@ async def search_into_store(
     setup = SearchSetup(
         open_engines=partial(open_engines, model, engine, sandbox, grading), open_value=open_value,
         model=model, search=search, prompt_format=prompt_format,
-        max_trees_in_flight=engine.max_trees_in_flight, num_gpus=engine.num_gpus,
+        max_trees_in_flight=engine.max_trees_in_flight, num_gpus=engine.num_gpus, follow=follow,
     )  # fmt: skip
     async with AsyncExitStack() as stack:
         writer = stack.enter_context(store.writer(round=round_index, settings=search))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 
 from rstar.grading import NoReferenceJudge, ReferenceJudge
 from rstar.prompts import FORMATS
-from rstar.search import SearchTask, TreeSearch, finish_search, search_trees
+from rstar.search import Follow, SearchTask, TreeSearch, finish_search, search_trees
 
 if TYPE_CHECKING:
     from rstar.config import SearchConfig
@@ -56,6 +56,8 @@ class SearchSetup:
     """In one process."""
     num_gpus: int
     """GPUs that the engines of one process take, where there are any."""
+    follow: Follow = TreeSearch.run
+    """How each tree is searched; can be pickled."""
 
 
 class Searcher(Protocol):
@@ -112,7 +114,7 @@ class SearchSite:
             made.tree, self.engines, made.judge, self.setup.search,
             format=FORMATS[self.setup.prompt_format], counts=counts,
         )  # fmt: skip
-        return await finish_search(search, made.num_rollouts)
+        return await finish_search(search, made.num_rollouts, self.setup.follow)
 
     async def aclose(self) -> None:
         """Close value model, policy, grader and sandbox."""
@@ -136,7 +138,7 @@ class LocalSearcher:
         made: Iterator[SearchTask] = map(self._site.task, tasks)
         return search_trees(
             made, self._site.engines, setup.search, format=FORMATS[setup.prompt_format],
-            max_trees_in_flight=setup.max_trees_in_flight, counts=counts,
+            max_trees_in_flight=setup.max_trees_in_flight, counts=counts, follow=setup.follow,
         )  # fmt: skip
 
     async def aclose(self) -> None:

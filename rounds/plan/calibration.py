@@ -20,6 +20,7 @@ from typing import Any
 
 from rich.console import Console
 
+from ppm.opening import open_scorer
 from rounds.artifact import STORE
 from rounds.health import search_health
 from rounds.machine import describe_machine
@@ -28,7 +29,6 @@ from rounds.plan.rates import MeasuredRates
 from rounds.plan.workload import depth_of
 from rounds.pools import EVALUATION, TRAIN, make_problems
 from rounds.recipe import RoundRecipe
-from rounds.searching import open_scorer
 from rounds.stages import base_model
 from rounds.training import make_pairs, make_sft_set
 from rstar.campaign import search_into_store
