@@ -227,5 +227,5 @@ def decided(counts: Sequence[float], certainty: float) -> bool:
     first, second = ordered[0], ordered[1] if len(ordered) > 1 else 0
     # P(p > 1/2) for p ~ Beta(first + 1, second + 1), as a binomial tail: all arguments are whole numbers.
     n = first + second + 1
-    chance = sum(math.comb(n, k) for k in range(first + 1)) / 2**n
+    chance: float = sum(math.comb(n, k) for k in range(first + 1)) / 2.0**n
     return chance >= certainty

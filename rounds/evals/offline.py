@@ -82,9 +82,11 @@ async def _attempts(rows: Sequence[dict[str, Any]]) -> list[Attempt]:
         for row in rows:
             answers = row["pred"]
             classes = await grader.classes(answers)
-            rights = row.get("score")
-            if rights is None:
-                reference = row.get("gt", row.get("answer"))
+            rights: list[bool]
+            if row.get("score") is not None:
+                rights = row["score"]
+            else:
+                reference: str = row["gt"] if "gt" in row else row["answer"]
                 rights = [(await grader.grade(answer, reference)).equal for answer in answers]
             for index, (answer, answer_class) in enumerate(zip(answers, classes, strict=True)):
                 found.append(

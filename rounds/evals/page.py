@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from policy.evaluate import Point as Measured
+from policy.statistics import ALL_LEVELS
 from rounds.charts.canvas import CEILING, INK, ORM, POLICY, PPM, PQM, SEARCH, VOTE
 from rounds.charts.lines import Line, Point, by_tokens
 from rounds.evals.results import Budgeted, Results, SetResults
 from rounds.page import Block, Figure, Heading, Page, Paragraph, Table, write
-from rounds.report.facts import ALL_LEVELS, points, titled, verdict, with_interval
+from rounds.report.facts import points, titled, verdict, with_interval
 
 REPORT = "report"
 _COLOURS = (SEARCH, PPM, VOTE, ORM, PQM, INK, POLICY)
