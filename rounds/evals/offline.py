@@ -66,8 +66,11 @@ def _row(path: Path, number: int, line: str) -> dict[str, Any]:
         values = row.get(field)
         if values is None and field == "score":
             continue
-        fits = isinstance(values, list) and len(values) == len(answers)
-        if not fits or not all(isinstance(one, kinds) for one in values):
+        if (
+            not isinstance(values, list)
+            or len(values) != len(answers)
+            or not all(isinstance(one, kinds) for one in values)
+        ):
             raise ProblemError(
                 f"{path}:{number}: {field}: must be a list of {len(answers)} numbers, one per answer"
             )
