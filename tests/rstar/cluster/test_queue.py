@@ -1,3 +1,5 @@
+"""The queue of a cluster alone: every tree comes out once, whatever workers do."""
+
 from __future__ import annotations
 
 from collections import Counter
