@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 from collections import Counter
 from collections.abc import Coroutine
 from dataclasses import dataclass
@@ -29,8 +30,8 @@ OTHERS_WITHIN_S = 10.0
 NOTICE_S = 60.0
 """Without any worker, until the log says so."""
 CLOSED_WITHIN_S = 10.0
-PASSED_ON = ("HF_", "OMP_", "OPENAI_", "RSTAR_", "TOKENIZERS_", "TORCH", "TRANSFORMERS_", "VLLM_")
-"""Environment variables that workers get from this process begin like this."""
+PASSED_ON = re.compile(r"(HF|OMP|TOKENIZERS|TORCH\w*|TRANSFORMERS|VLLM)_.*|.*_API_KEY")
+"""Names of environment variables that workers get from this process: what engines and servers are told by."""
 SPARE_CALLS = 16
 """Calls that a worker answers beside the trees that it searches."""
 
@@ -184,7 +185,7 @@ class Fleet:
             max_concurrency=self._setup.max_trees_in_flight + SPARE_CALLS,
             scheduling_strategy=on_node(ray, node),
         )(SearchWorker)
-        environment = {key: value for key, value in os.environ.items() if key.startswith(PASSED_ON)}
+        environment = {key: value for key, value in os.environ.items() if PASSED_ON.fullmatch(key)}
         actor = actor_class.remote(self._setup, environment)
         try:
             warned = await actor.open.remote()
