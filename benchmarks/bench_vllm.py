@@ -126,7 +126,8 @@ class Bench:
 
     async def search(self, in_flight: int, prompt: PromptFormat = BARE) -> tuple[Measured, Measured]:
         """The whole search, and it until its last tree started."""
-        clock, trees = Clock(self.policy), {}
+        clock = Clock(self.policy)
+        trees: dict[str, Tree] = {}
         while_left: list[Measured] = []
 
         def at_start() -> None:

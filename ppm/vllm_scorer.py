@@ -98,7 +98,7 @@ class VLLMScoringEngine:
         started_s = time.perf_counter()
         finished = []
         for output in self._engine.step():
-            if (job := self._take(output)) is not None:  # type: ignore[arg-type]
+            if (job := self._take(output)) is not None:
                 finished.append((job.job_id, [score for score in job.scores if score is not None]))
         self.stats.steps += 1
         self.stats.busy_s += time.perf_counter() - started_s

@@ -205,9 +205,10 @@ def test_settings_lay_engines_over_gpus() -> None:
 
 
 def test_what_vllm_cannot_do_is_refused_before_it_starts(model: Path) -> None:
-    for arguments, expected in (
+    cases: list[tuple[dict[str, Any], str]] = [
         ({"config": VLLMConfig(max_model_len=1000)}, "has 256 positions"),
         ({"dtype": "float64"}, "float32 is the widest"),
-    ):
+    ]
+    for arguments, expected in cases:
         with pytest.raises(ConfigError, match=expected):
-            VLLMPolicy(model, **arguments)  # type: ignore[arg-type]
+            VLLMPolicy(model, **arguments)
