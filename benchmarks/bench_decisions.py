@@ -31,6 +31,7 @@ import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,6 @@ from benchmarks.finished import FinishedRun
 from benchmarks.tables import markdown, spread
 from policy.attempts import Attempt, attempts_of, by_problem, grade
 from policy.evaluate import Evaluation
-from policy.selection import Method
 from policy.statistics import ALL_LEVELS
 from ppm.config import PairConfig, ScoreBound
 from ppm.scorer import PPMScorer
@@ -56,7 +56,9 @@ from rstar.engines import EngineConfig
 from rstar.grading import Grader, GraderConfig
 from rstar.problems import Problem
 from rstar.sandbox import SandboxConfig
+from rstar.searcher import OpenValue
 from rstar.seeds import derive
+from rstar.selection import Method
 from rstar.store import Store
 from rstar.tree import ROOT, Tree
 
@@ -164,8 +166,10 @@ def score_bound(run: FinishedRun, options: argparse.Namespace) -> str:
                     run, options.pairs, seed, run.pairs, config, Path(folder), learn_from=run.learned_from
                 )
                 arm.add(learned)
-                scorer = PPMScorer(folder, max_length=config.max_length)
-                trees = searched(run, problems, f"{run.here}/policy", search, settings, seed, value=scorer)
+                scorer = partial(PPMScorer, folder, max_length=config.max_length)
+                trees = searched(
+                    run, problems, f"{run.here}/policy", search, settings, seed, open_value=scorer
+                )
             evaluation = Evaluation(by_problem(graded(trees, problems, settings)), seed=seed)
             for problem in problems:
                 right[problem.id].append(evaluation.outcome(problem.id, Method.BEST, 1))
@@ -222,7 +226,7 @@ def searched(
     settings: Mapping[str, Any],
     seed: int,
     *,
-    value: PPMScorer | None = None,
+    open_value: OpenValue | None = None,
 ) -> list[Tree]:
     """One tree per problem; without the reference answers where a value model guides."""
     with tempfile.TemporaryDirectory() as folder:
@@ -232,7 +236,7 @@ def searched(
                 problems, model=run.folder / policy, store=store, round_index=run.round_index, label="", search=search,
                 sandbox=build(SandboxConfig, settings["sandbox"]), grading=build(GraderConfig, settings["grading"]),
                 engine=EngineConfig(), prompt_format=settings["prompt_format"], seed=derive(seed, "decisions"),
-                value=value, reference=value is None, console=Console(quiet=True),
+                open_value=open_value, reference=open_value is None, console=Console(quiet=True),
             )
         )  # fmt: skip
         refuse_faults(faults)

@@ -24,7 +24,6 @@ from typing import Any
 from benchmarks.pooled import equal_token_tables, policy_ablation_table, value_ablation_table
 from benchmarks.runs import BEFORE, SCALING, WHOLE, Run, finished_run
 from benchmarks.tables import markdown, spread
-from policy.selection import Method
 from policy.statistics import ALL_LEVELS, pass_rates
 from rounds.artifact import STORE
 from rounds.evaluation import LEVELS
@@ -32,6 +31,7 @@ from rounds.health import coverage
 from rounds.machine import describe_machine
 from rounds.searching import outcomes
 from rstar.errors import RstarError
+from rstar.selection import Method
 
 SEARCH = ("search",)
 TRAINING = ("sft_set", "policy", "pairs", "ppm")

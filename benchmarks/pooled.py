@@ -12,13 +12,13 @@ from benchmarks.runs import Run
 from benchmarks.tables import interval, markdown, spread
 from policy.attempts import ATTEMPTS, Attempt, by_problem, read_attempts
 from policy.evaluate import Comparison, Evaluation, Point, at_equal_tokens, doublings
-from policy.selection import Method
 from policy.statistics import ALL_LEVELS, PairedDifference, paired_difference, pass_rates
 from rounds.ablation_stages import FOLDER
 from rounds.ablations import METHOD
 from rounds.artifact import STORE
 from rounds.evaluation import LEVELS, VALUE_MODELS, samples_file
 from rounds.searching import outcomes
+from rstar.selection import Method
 from rstar.store import Outcome, Store
 
 COMPARED = (Method.BEST, Method.TOP_VOTE)

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from policy.attempts import ProblemAttempts
-from policy.selection import TOP_K, Method, selected, votes_of
+from policy.selection import selected, votes_of
 from policy.statistics import ALL_LEVELS, Interval, PairedDifference, mean_interval, paired_difference
 from rstar.seeds import derive, rng
+from rstar.selection import TOP_K, Method
 
 NUM_SUBSETS = 50
 """Random subsets of a problem's trees over which an outcome is averaged, where there are more."""

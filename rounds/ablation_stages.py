@@ -26,13 +26,19 @@ from rounds.reporting import make_report
 from rounds.searching import make_evaluation
 from rounds.stages import RoundStages, labelled_trees, scaling_stage, search_settings
 from rounds.training import make_policy, make_ppm, make_sft_set
+from rounds.workplace import HERE, Workplace
 from rstar.config import require, to_plain
 
 FOLDER = "ablations"
 
 
 def ablation_stages(
-    recipes: Sequence[RoundRecipe], before: Sequence[Stage], *, complete: bool = False, arguments: str = ""
+    recipes: Sequence[RoundRecipe],
+    before: Sequence[Stage],
+    *,
+    complete: bool = False,
+    arguments: str = "",
+    workplace: Workplace = HERE,
 ) -> list[Stage]:
     """The ablations of the last round of `recipes`, in order; `before` are all stages of these rounds.
 
@@ -50,11 +56,13 @@ def ablation_stages(
     new: list[Stage] = []
     scaling = made.get("scaling")
     if scaling is None:
-        scaling = scaling_stage(recipe, f"round{recipe.round_index}/scaling", made["problems"], last)
+        scaling = scaling_stage(
+            recipe, f"round{recipe.round_index}/scaling", made["problems"], last, workplace
+        )
         new.append(scaling)
     searches = [made[f"round{one.round_index}/search"] for one in recipes]
-    value_models = _value_models(recipe, last, scaling, searches)
-    policies = _policies(recipe, last)
+    value_models = _value_models(recipe, last, scaling, searches, workplace)
+    policies = _policies(recipe, last, workplace)
     new += [*value_models, *policies]
     which = "" if complete else f" LAST={recipe.round_index}"
     command = f"make ablations{which}{arguments}"
@@ -70,7 +78,11 @@ def ablation_stages(
 
 
 def _value_models(
-    recipe: RoundRecipe, last: RoundStages, scaling: Stage, searches: Sequence[Stage]
+    recipe: RoundRecipe,
+    last: RoundStages,
+    scaling: Stage,
+    searches: Sequence[Stage],
+    workplace: Workplace,
 ) -> list[Stage]:
     """Baselines of the preference model, trained from the same policy and trees, and what they are worth."""
 
@@ -92,7 +104,7 @@ def _value_models(
         name=f"{FOLDER}/pqm/system",
         purpose=f"{models} on held-out problems",
         inputs={**last.system.inputs, "ppm": pqm},
-        work=partial(make_system_evaluation, recipe, Console(stderr=True), models),
+        work=partial(make_system_evaluation, recipe, Console(stderr=True), models, workplace=workplace),
     )
     compared = Stage(
         name=f"{FOLDER}/scaling",
@@ -105,7 +117,7 @@ def _value_models(
     return [pqm, orm, system, compared]
 
 
-def _policies(recipe: RoundRecipe, last: RoundStages) -> list[Stage]:
+def _policies(recipe: RoundRecipe, last: RoundStages, workplace: Workplace) -> list[Stage]:
     """Policies trained alike on other verified solutions, and what they are worth alone."""
     at_random = replace(recipe, sft_set=replace(recipe.sft_set, choice=Choice.RANDOM))
     console = Console(stderr=True)
@@ -116,7 +128,7 @@ def _policies(recipe: RoundRecipe, last: RoundStages) -> list[Stage]:
         settings=search_settings(recipe, single_sample(recipe.search)),
         seed=recipe.stage_seed("samples"),
         inputs={"problems": problems, "model": searching_model, "search": last.search},
-        work=partial(make_samples, recipe, console),
+        work=partial(make_samples, recipe, console, workplace=workplace),
     )
 
     def trained(name: str, purpose: str, search: Stage) -> list[Stage]:
@@ -139,7 +151,7 @@ def _policies(recipe: RoundRecipe, last: RoundStages) -> list[Stage]:
             last.evaluation,
             name=f"{here}/evaluation",
             inputs={**last.evaluation.inputs, "model": policy},
-            work=partial(make_evaluation, recipe, console, name),
+            work=partial(make_evaluation, recipe, console, name, workplace=workplace),
         )
         return [sft_set, policy, evaluation]
 

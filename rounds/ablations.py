@@ -20,7 +20,6 @@ from rich.console import Console
 
 from policy.attempts import ATTEMPTS, by_problem, read_attempts
 from policy.evaluate import Comparison, Evaluation, at_equal_tokens
-from policy.selection import Method
 from policy.statistics import ALL_LEVELS, PairedDifference, PassRate, paired_difference, pass_rates
 from rounds.artifact import STORE, read_manifest
 from rounds.evaluation import (
@@ -39,9 +38,11 @@ from rounds.health import search_health
 from rounds.pools import TRAIN
 from rounds.recipe import RoundRecipe
 from rounds.searching import outcomes, refuse_faults
+from rounds.workplace import HERE, Workplace
 from rstar.campaign import search_into_store
 from rstar.energy import EnergyMeter
 from rstar.problems import read_problems
+from rstar.selection import Method
 from rstar.store import Store
 
 METHOD = "top_mean_q"
@@ -67,7 +68,12 @@ def finding(difference: PairedDifference) -> Finding:
 
 
 def make_samples(
-    recipe: RoundRecipe, console: Console, folder: Path, inputs: Mapping[str, Path]
+    recipe: RoundRecipe,
+    console: Console,
+    folder: Path,
+    inputs: Mapping[str, Path],
+    *,
+    workplace: Workplace = HERE,
 ) -> dict[str, Any]:
     """Verified samples of `model` for every training problem: as many as the tokens of `search` pay for, on average.
 
@@ -85,7 +91,7 @@ def make_samples(
             problems, model=inputs["model"], store=store, round_index=recipe.round_index, label="rejection sampling",
             search=single_sample(recipe.search), sandbox=recipe.sandbox, grading=recipe.grading, engine=recipe.engine,
             prompt_format=recipe.prompt_format, seed=recipe.stage_seed("samples"), tree_indices=range(num_samples),
-            progress_file=folder / "progress.json", console=console,
+            progress_file=folder / "progress.json", console=console, open_searcher=workplace.open_searcher,
         )  # fmt: skip
         refuse_faults(asyncio.run(faults))
         return sum(r.num_tokens for r in store.records(recipe.round_index) if r.tree_index < num_samples)

@@ -11,7 +11,9 @@ import dataclasses
 import hashlib
 import json
 import os
+import platform
 from collections.abc import Iterable, Mapping
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from rstar.errors import ConfigError, StageError
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
+_PACKAGES = ("torch", "transformers", "pyarrow", "numpy", "math-verify", "sympy")
 STARTED = "started.json"
 """Written first: the fingerprint that an unfinished folder was started with, so that a rerun may continue in it."""
 STORE = "store"
@@ -125,6 +128,15 @@ def hash_files(folder: Path, *, leave_out: Iterable[str] = (MANIFEST, STARTED)) 
             with path.open("rb") as file:
                 hashes[name.as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
     return hashes
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that a result may depend on."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
 
 
 def hash_model(folder: Path) -> str:

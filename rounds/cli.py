@@ -12,9 +12,24 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from rounds.evals.command import eval_command
 from rounds.plan.command import plan_command
 from rounds.preparation.command import prepare_command
-from rstar.cli import AsJson, Level, Log, Metrics, Settings, app, print_json, problems_app, run, watched
+from rounds.show import headline, report_command
+from rounds.solve import solve_command
+from rstar.cli import (
+    AsJson,
+    Level,
+    Log,
+    Metrics,
+    RayAddress,
+    Settings,
+    app,
+    print_json,
+    problems_app,
+    run,
+    watched,
+)
 from rstar.errors import ConfigError
 from rstar.logs import LogLevel
 
@@ -32,6 +47,9 @@ _STYLES = {"complete": "green", "stale": "yellow", "partial": "cyan", "missing":
 
 problems_app.command("prepare")(prepare_command)
 app.command("plan")(plan_command)
+app.command("solve")(solve_command)
+app.command("eval")(eval_command)
+app.command("report")(report_command)
 
 
 @app.command("round")
@@ -57,6 +75,7 @@ def round_command(
             show_default="the last",
         ),
     ] = None,
+    ray: RayAddress = None,
     as_json: AsJson = False,
     log: Log = None,
     log_level: Level = LogLevel.INFO,
@@ -92,7 +111,7 @@ def round_command(
         _status(recipes[:last], folder, arguments, complete=complete, as_json=as_json)
     else:
         with watched(log, log_level, metrics):
-            _run(recipes[:last], folder, arguments, what, complete=complete, as_json=as_json)
+            _run(recipes[:last], folder, arguments, what, ray, complete=complete, as_json=as_json)
 
 
 @app.command()
@@ -133,6 +152,7 @@ def _run(
     folder: Path,
     arguments: str,
     what: str,
+    ray: str | None,
     *,
     complete: bool,
     as_json: bool,
@@ -141,7 +161,9 @@ def _run(
     from rounds.driver import run_stages
     from rounds.health import coverage
     from rounds.stages import stages_by_round
+    from rounds.workplace import HERE, on_ray
 
+    workplace = HERE if ray is None else on_ray(ray)
     console = Console(stderr=True)
 
     def announce(status: StageStatus, what: str) -> None:
@@ -152,11 +174,13 @@ def _run(
 
     manifests: dict[str, Manifest] = {}
     shares: list[float] = []
-    by_round = stages_by_round(recipes, complete=complete, arguments=arguments)
+    by_round = stages_by_round(recipes, complete=complete, arguments=arguments, workplace=workplace)
 
     def ablations(last: int) -> list[Stage]:
         before = [*itertools.chain(*by_round[:last])]
-        return ablation_stages(recipes[:last], before, complete=complete, arguments=arguments)
+        return ablation_stages(
+            recipes[:last], before, complete=complete, arguments=arguments, workplace=workplace
+        )
 
     if what == "ablations":
         ablations(len(recipes))  # what is wrong is said before anything runs
@@ -179,13 +203,8 @@ def _run(
     if as_json:
         print_json({name: {"summary": m.summary, "seconds": m.seconds} for name, m in manifests.items()})
         return
-    print(_headline((report / "report.md").read_text(encoding="utf-8")))
+    print(headline((report / "report.md").read_text(encoding="utf-8")))
     print(f"report: {report / 'report.html'}")
-
-
-def _headline(markdown: str) -> str:
-    """The report's first figures."""
-    return "\n".join(line.replace("**", "") for line in markdown.splitlines() if line.startswith("- **"))
 
 
 def _status(

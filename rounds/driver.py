@@ -9,13 +9,11 @@ from __future__ import annotations
 import dataclasses
 import fcntl
 import functools
-import platform
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import StrEnum
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +27,13 @@ from rounds.artifact import (
     note_seconds,
     read_manifest,
     started_with,
+    versions,
 )
 from rstar import logs
 from rstar.errors import ConfigError, RstarError, StageError
 
 SET_ASIDE = ".stale"
 """Folder of a run that keeps what was made with other settings; it comes back when the settings do."""
-_PACKAGES = ("torch", "transformers", "pyarrow", "numpy", "math-verify", "sympy")
 
 
 events = logs.events(__name__)
@@ -217,7 +215,7 @@ def _make(run: Path, stage: Stage) -> None:
             outputs=hash_files(folder),
             summary=summary,
             seconds=round(before + time.monotonic() - clock, 3),
-            versions=_versions(),
+            versions=versions(),
         ),
     )
 
@@ -258,13 +256,3 @@ def _only_one(run: Path) -> Iterator[None]:
                 f"another process is working in {run}; wait for it, or use another folder with --run"
             ) from None
         yield
-
-
-def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return versions

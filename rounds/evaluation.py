@@ -21,13 +21,13 @@ from rich.console import Console
 
 from policy.attempts import ATTEMPTS, Attempt, attempts_of, by_problem, grade, rescored, write_attempts
 from policy.evaluate import Comparison, Evaluation, Point, at_equal_tokens, doublings
-from policy.selection import UNSCORED, Method
 from policy.statistics import PairedDifference
 from rounds.artifact import STORE
 from rounds.curriculum import Level
 from rounds.pools import EVALUATION, TRAIN
 from rounds.recipe import RoundRecipe
 from rounds.searching import refuse_faults, value_model
+from rounds.workplace import HERE, Workplace
 from rstar.campaign import search_into_store
 from rstar.config import SearchConfig, greedy
 from rstar.energy import EnergyMeter
@@ -36,6 +36,7 @@ from rstar.grading import Grader, GraderConfig
 from rstar.problems import Problem, normalised_question, read_problems
 from rstar.prompts import FORMATS
 from rstar.seeds import derive
+from rstar.selection import UNSCORED, Method
 from rstar.store import Store
 
 LEVELS = [str(level) for level in Level]
@@ -95,14 +96,20 @@ def single_sample(search: SearchConfig) -> SearchConfig:
 
 
 def make_system_evaluation(
-    recipe: RoundRecipe, console: Console, label: str, folder: Path, inputs: Mapping[str, Path]
+    recipe: RoundRecipe,
+    console: Console,
+    label: str,
+    folder: Path,
+    inputs: Mapping[str, Path],
+    *,
+    workplace: Workplace = HERE,
 ) -> dict[str, Any]:
     """Inference search with `policy` and `ppm` over held-out problems, `evaluation.num_trajectories` trees each."""
     energy = EnergyMeter()
     problems = held_out(recipe, inputs["problems"])
     contamination = check_contamination(inputs["problems"], problems)
     num_trees = recipe.evaluation.num_trajectories
-    store = _search(recipe, console, label, folder / STORE, problems, inputs, num_trees)
+    store = _search(recipe, console, label, folder / STORE, problems, inputs, num_trees, workplace)
     attempts = _graded(store, recipe.grading, problems)
     write_attempts(folder / ATTEMPTS, attempts)
     searches = Evaluation(by_problem(attempts), seed=evaluation_seed(recipe))
@@ -118,7 +125,13 @@ def make_system_evaluation(
 
 
 def make_scaling(
-    recipe: RoundRecipe, console: Console, label: str, folder: Path, inputs: Mapping[str, Path]
+    recipe: RoundRecipe,
+    console: Console,
+    label: str,
+    folder: Path,
+    inputs: Mapping[str, Path],
+    *,
+    workplace: Workplace = HERE,
 ) -> dict[str, Any]:
     """Accuracy against tokens: `evaluation.max_trajectories` searches and `evaluation.num_samples` samples per problem.
 
@@ -130,7 +143,14 @@ def make_scaling(
     contamination = check_contamination(inputs["problems"], problems)
     seed = evaluation_seed(recipe)
     store = _search(
-        recipe, console, label, folder / STORE, problems, inputs, recipe.evaluation.max_trajectories
+        recipe,
+        console,
+        label,
+        folder / STORE,
+        problems,
+        inputs,
+        recipe.evaluation.max_trajectories,
+        workplace,
     )
     attempts = _graded(store, recipe.grading, problems)
     write_attempts(folder / ATTEMPTS, attempts)
@@ -138,7 +158,7 @@ def make_scaling(
 
     sampled = _search(
         recipe, console, f"{label}, samples", folder / SAMPLES, problems, inputs, recipe.evaluation.num_samples,
-        sampling=True,
+        workplace, sampling=True,
     )  # fmt: skip
     unscored = _graded(sampled, recipe.grading, problems)
     return {
@@ -261,6 +281,7 @@ def _search(
     problems: list[Problem],
     inputs: Mapping[str, Path],
     num_trees: int,
+    workplace: Workplace,
     *,
     sampling: bool = False,
 ) -> Store:
@@ -275,9 +296,10 @@ def _search(
         return await search_into_store(
             problems, model=inputs["policy"], store=store, round_index=recipe.round_index, label=label, search=search,
             sandbox=recipe.sandbox, grading=recipe.grading, engine=recipe.engine, prompt_format=recipe.prompt_format,
-            seed=derive(evaluation_seed(recipe), folder.name), value=None if sampling else value_model(inputs["ppm"], recipe.engine),
+            seed=derive(evaluation_seed(recipe), folder.name),
+            open_value=None if sampling else partial(value_model, inputs["ppm"].absolute(), recipe.engine),
             tree_indices=range(num_trees), reference=False,
-            progress_file=folder.with_name(f"{folder.name}-progress.json"), console=console,
+            progress_file=folder.with_name(f"{folder.name}-progress.json"), console=console, open_searcher=workplace.open_searcher,
         )  # fmt: skip
 
     refuse_faults(asyncio.run(search_all()))

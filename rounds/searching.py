@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from ppm.opening import open_scorer
 from rounds.artifact import STORE, read_manifest
 from rounds.health import search_health
 from rounds.pools import EVALUATION, TRAIN
 from rounds.recipe import RoundRecipe
+from rounds.workplace import HERE, Workplace
 from rstar.campaign import UnsolvedPass, search_into_store
 from rstar.config import Guidance, greedy
 from rstar.energy import EnergyMeter
-from rstar.engines import Backend, EngineConfig
+from rstar.engines import EngineConfig
 from rstar.errors import StageError
 from rstar.problems import read_problems
 from rstar.store import Outcome, Store
@@ -30,7 +33,12 @@ EARLIER = ("search_before", "search_before_that")
 
 
 def make_search(
-    recipe: RoundRecipe, console: Console, folder: Path, inputs: Mapping[str, Path]
+    recipe: RoundRecipe,
+    console: Console,
+    folder: Path,
+    inputs: Mapping[str, Path],
+    *,
+    workplace: Workplace = HERE,
 ) -> dict[str, Any]:
     """Trees of every training problem; further rollouts, then further trees, where no answer is verified."""
     problems = read_problems(inputs["problems"] / TRAIN).problems
@@ -46,8 +54,10 @@ def make_search(
             problems, model=inputs["model"], store=store, round_index=recipe.round_index,
             label=f"round {recipe.round_index} search", search=recipe.search, sandbox=recipe.sandbox,
             grading=recipe.grading, engine=recipe.search_engine or recipe.engine, prompt_format=recipe.searched_format,
-            seed=recipe.stage_seed("search"), value=value_model(inputs["ppm"], recipe.engine) if guided else None,
+            seed=recipe.stage_seed("search"),
+            open_value=partial(value_model, inputs["ppm"].absolute(), recipe.engine) if guided else None,
             fewer_rollouts=spared, unsolved=passes(recipe), progress_file=folder / "progress.json", console=console,
+            open_searcher=workplace.open_searcher,
         )  # fmt: skip
 
     refuse_faults(asyncio.run(search()))
@@ -84,31 +94,14 @@ def value_model(folder: Path, engine: EngineConfig) -> PPMScorer | VLLMScorer:
     return open_scorer(folder, engine, max_length=manifest.settings["ppm"]["max_length"])
 
 
-def open_scorer(folder: Path, engine: EngineConfig, *, max_length: int) -> PPMScorer | VLLMScorer:
-    """The preference model in a folder: over vLLM where the policy is, otherwise over transformers, and where the policy
-    runs in this process, so does it."""
-    if engine.backend is Backend.VLLM:
-        from ppm.vllm_scorer import VLLMScorer
-
-        return VLLMScorer(
-            folder,
-            engine.vllm,
-            max_length=max_length,
-            dtype=engine.dtype,
-            max_batch_rows=engine.max_batch_rows,
-        )
-    from ppm.scorer import PPMScorer
-
-    return PPMScorer(
-        folder,
-        max_length=max_length,
-        num_replicas=0 if engine.num_replicas == 0 else None,
-        dtype=engine.dtype,
-    )
-
-
 def make_evaluation(
-    recipe: RoundRecipe, console: Console, name: str, folder: Path, inputs: Mapping[str, Path]
+    recipe: RoundRecipe,
+    console: Console,
+    name: str,
+    folder: Path,
+    inputs: Mapping[str, Path],
+    *,
+    workplace: Workplace = HERE,
 ) -> dict[str, Any]:
     """The policy alone: greedy trees over the held-out problems; pass@1 is the share of verified ones."""
     problems = read_problems(inputs["problems"] / EVALUATION).problems
@@ -119,7 +112,7 @@ def make_evaluation(
             problems, model=inputs["model"], store=store, round_index=recipe.round_index, label=f"{name} evaluation",
             search=greedy(recipe.search), sandbox=recipe.sandbox, grading=recipe.grading, engine=recipe.engine,
             prompt_format=recipe.prompt_format, seed=recipe.seed, progress_file=folder / "progress.json",
-            console=console,
+            console=console, open_searcher=workplace.open_searcher,
         )
     )  # fmt: skip
     refuse_faults(faults)

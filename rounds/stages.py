@@ -28,6 +28,7 @@ from rounds.recipe import EMBEDDED, RoundRecipe
 from rounds.reporting import make_report
 from rounds.searching import EARLIER, make_evaluation, make_search
 from rounds.training import earlier, make_pairs, make_policy, make_ppm, make_sft_set
+from rounds.workplace import HERE, Workplace
 from rstar.config import Guidance, SearchConfig, greedy, require, to_plain
 from rstar.engines import Backend
 
@@ -75,12 +76,16 @@ def base_model(recipe: RoundRecipe) -> Path:
 
 
 def stages_by_round(
-    recipes: Sequence[RoundRecipe], *, complete: bool = False, arguments: str = ""
+    recipes: Sequence[RoundRecipe],
+    *,
+    complete: bool = False,
+    arguments: str = "",
+    workplace: Workplace = HERE,
 ) -> list[list[Stage]]:
     """The stages of rounds 1, 2, ... of `recipes`, a list per round, in order; the first has what precedes all rounds.
 
     `complete`: the last of them is the recipe's last, so `scaling` follows. `arguments` is what follows `make round1` in
-    the commands of the reports. Raises ConfigError for a base model or a problem file that cannot be read, and for
+    the commands of the reports; `workplace` says where the work is done. Raises ConfigError for a base model or a problem file that cannot be read, and for
     settings that do not fit the base model.
     """
     console = Console(stderr=True)
@@ -100,14 +105,14 @@ def stages_by_round(
         settings=search_settings(first, greedy(first.search)),
         seed=first.seed,
         inputs={"problems": problems, "model": base},
-        work=partial(make_evaluation, first, console, "base"),
+        work=partial(make_evaluation, first, console, "base", workplace=workplace),
     )
     rounds: list[RoundStages] = []
     stages: list[list[Stage]] = []
     for recipe in recipes:
-        rounds.append(_round(recipe, base, problems, rounds, console))
+        rounds.append(_round(recipe, base, problems, rounds, console, workplace))
         scaling = (
-            [scaling_stage(recipe, "scaling", problems, rounds[-1])]
+            [scaling_stage(recipe, "scaling", problems, rounds[-1], workplace)]
             if complete and recipe is recipes[-1]
             else []
         )
@@ -127,7 +132,12 @@ def stages_by_round(
 
 
 def _round(
-    recipe: RoundRecipe, base: ExternalInput, problems: Stage, before: Sequence[RoundStages], console: Console
+    recipe: RoundRecipe,
+    base: ExternalInput,
+    problems: Stage,
+    before: Sequence[RoundStages],
+    console: Console,
+    workplace: Workplace,
 ) -> RoundStages:
     """The stages of one round but its report; `before` are those of the earlier rounds."""
     here = f"round{recipe.round_index}"
@@ -151,7 +161,7 @@ def _round(
         settings=search_settings(recipe, recipe.search) | {"prompt_format": recipe.searched_format} | further,
         seed=recipe.stage_seed("search"),
         inputs=searched,
-        work=partial(make_search, recipe, console),
+        work=partial(make_search, recipe, console, workplace=workplace),
     )
     sft_set = Stage(
         name=f"{here}/sft_set",
@@ -195,13 +205,13 @@ def _round(
         settings=search_settings(recipe, greedy(recipe.search)),
         seed=recipe.seed,
         inputs={"problems": problems, "model": policy},
-        work=partial(make_evaluation, recipe, console, f"r{recipe.round_index}"),
+        work=partial(make_evaluation, recipe, console, f"r{recipe.round_index}", workplace=workplace),
     )
-    system = _searched_evaluation(recipe, f"{here}/system", problems, policy, ppm, console)
+    system = _searched_evaluation(recipe, f"{here}/system", problems, policy, ppm, console, workplace)
     fixed_policy = None
     if before:
         fixed_policy = _searched_evaluation(
-            recipe, f"{here}/ppm_evaluation", problems, before[0].policy, ppm, console
+            recipe, f"{here}/ppm_evaluation", problems, before[0].policy, ppm, console, workplace
         )
     return RoundStages(
         search=search, sft_set=sft_set, policy=policy, pairs=pairs, ppm=ppm, evaluation=evaluation, system=system,
@@ -219,7 +229,13 @@ def labelled_trees(recipe: RoundRecipe, searches: Sequence[Stage]) -> dict[str, 
 
 
 def _searched_evaluation(
-    recipe: RoundRecipe, name: str, problems: Stage, policy: Stage, ppm: Stage, console: Console
+    recipe: RoundRecipe,
+    name: str,
+    problems: Stage,
+    policy: Stage,
+    ppm: Stage,
+    console: Console,
+    workplace: Workplace,
 ) -> Stage:
     models = f"{policy.name} with {ppm.name}"
     return Stage(
@@ -228,7 +244,7 @@ def _searched_evaluation(
         settings=_inference_settings(recipe) | {"num_trajectories": recipe.evaluation.num_trajectories},
         seed=evaluation_seed(recipe),
         inputs={"problems": problems, "policy": policy, "ppm": ppm},
-        work=partial(make_system_evaluation, recipe, console, models),
+        work=partial(make_system_evaluation, recipe, console, models, workplace=workplace),
     )
 
 
@@ -245,7 +261,9 @@ def _check_lengths(recipes: Sequence[RoundRecipe], base: Path) -> None:
         )
 
 
-def scaling_stage(recipe: RoundRecipe, name: str, problems: Stage, last: RoundStages) -> Stage:
+def scaling_stage(
+    recipe: RoundRecipe, name: str, problems: Stage, last: RoundStages, workplace: Workplace
+) -> Stage:
     """The stage `scaling` of one round."""
     numbers = {name: getattr(recipe.evaluation, name) for name in ("max_trajectories", "num_samples")}
     return Stage(
@@ -256,7 +274,7 @@ def scaling_stage(recipe: RoundRecipe, name: str, problems: Stage, last: RoundSt
         inputs={
             "problems": problems, "policy": last.policy, "ppm": last.ppm, "evaluation": last.evaluation,
         },
-        work=partial(make_scaling, recipe, Console(stderr=True), "scaling"),
+        work=partial(make_scaling, recipe, Console(stderr=True), "scaling", workplace=workplace),
     )  # fmt: skip
 
 

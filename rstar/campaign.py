@@ -8,20 +8,19 @@ follows from the stored trees alone, so a search that is killed anywhere and run
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rstar.engines import EngineConfig, open_engines
 from rstar.errors import ConfigError
-from rstar.evaluation import Engines, SearchCounts
-from rstar.grading import NoReferenceJudge, ReferenceJudge
+from rstar.evaluation import SearchCounts
 from rstar.progress import SearchProgress
-from rstar.prompts import FORMATS
-from rstar.search import SearchResult, SearchTask, search_trees
+from rstar.search import Follow, SearchResult, TreeSearch
+from rstar.searcher import LocalSearcher, OpenSearcher, OpenValue, Searcher, SearchSetup, TreeTask
 from rstar.seeds import derive
 from rstar.store import Outcome
 from rstar.tree import Tree
@@ -30,9 +29,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from rstar.config import SearchConfig
-    from rstar.grading import Grader, GraderConfig
+    from rstar.grading import GraderConfig
     from rstar.problems import Problem
-    from rstar.protocols import ValueBackend
     from rstar.sandbox import SandboxConfig
     from rstar.store import Store, StoreWriter, TreeRecord
 
@@ -80,19 +78,22 @@ async def search_into_store(
     engine: EngineConfig,
     prompt_format: str,
     seed: int,
-    value: ValueBackend | None = None,
+    open_value: OpenValue | None = None,
     tree_indices: Sequence[int] = (0,),
     reference: bool = True,
     fewer_rollouts: Mapping[str, int] | None = None,
     unsolved: Sequence[UnsolvedPass] = (),
     progress_file: Path | None = None,
     console: Console | None = None,
+    open_searcher: OpenSearcher = LocalSearcher.open,
+    follow: Follow = TreeSearch.run,
 ) -> list[str]:
     """One tree per problem and tree index, then the passes over what is `unsolved`, each when the one before has ended.
     A tree that the store has in this round already is searched on only by such a pass.
 
-    `value` guides the search and is closed at the end. With `reference=False` no answer is verified: inference.
-    `fewer_rollouts` gives, by problem id, what the first pass does instead of the config's number.
+    `open_value` makes the model that guides the search, where the search runs. With `reference=False` no answer is verified:
+    inference. `fewer_rollouts` gives, by problem id, what the first pass does instead of the config's number.
+    `open_searcher` says where trees are searched, `follow` how; engines are opened only if there is something to search.
 
     Returns what is wrong with each tree that was parked; those are not stored, and no further pass begins. Raises
     ConfigError for a model or a setting that cannot be used, and for a model of which no step is ever executed;
@@ -105,11 +106,15 @@ async def search_into_store(
         for index in tree_indices
         for problem in problems
     ]
+    model = _absolute(model)
+    setup = SearchSetup(
+        open_engines=partial(open_engines, model, engine, sandbox, grading), open_value=open_value,
+        model=model, search=search, prompt_format=prompt_format,
+        max_trees_in_flight=engine.max_trees_in_flight, num_gpus=engine.num_gpus, follow=follow,
+    )  # fmt: skip
     async with AsyncExitStack() as stack:
-        if value is not None:
-            stack.push_async_callback(value.aclose)
         writer = stack.enter_context(store.writer(round=round_index, settings=search))
-        opened: tuple[Engines, Grader] | None = None
+        searcher: Searcher | None = None
         for further in (None, *unsolved):
             records = {
                 (record.problem_id, record.tree_index): record for record in store.records(round_index)
@@ -122,25 +127,26 @@ async def search_into_store(
                 name, already_done = f"{label}, unsolved, {further.num_rollouts} rollouts", 0
             if not goals:
                 continue
-            if opened is None:
-                opened = await stack.enter_async_context(open_engines(model, engine, sandbox, grading))
-            engines, grader = opened
+            if searcher is None:
+                searcher = await open_searcher(setup)
+                stack.push_async_callback(searcher.aclose)
             counts = SearchCounts()
             progress = SearchProgress(
                 name, already_done + len(goals), counts,
                 already_done=already_done, verifies=reference, file=progress_file, console=console,
             )  # fmt: skip
-            results = search_trees(
-                _tasks(goals, store, round_index, seed, grader, reference=reference),
-                dataclasses.replace(engines, value=value), search, format=FORMATS[prompt_format],
-                max_trees_in_flight=engine.max_trees_in_flight, counts=counts,
-            )  # fmt: skip
+            results = searcher.search(_tasks(goals, store, round_index, seed, reference=reference), counts)
             silent = f"the model in {model} does not write steps in prompt format {prompt_format!r}"
             with progress:
                 faults = await _keep(results, goals, writer, progress, silent)
             if faults:
                 return faults
     return []
+
+
+def _absolute(folder: Path) -> Path:
+    """The same folder for a process that works elsewhere."""
+    return folder.absolute()
 
 
 def _still_unsolved(
@@ -159,15 +165,18 @@ def _still_unsolved(
 
 
 def _tasks(
-    goals: Sequence[_Goal], store: Store, round_index: int, seed: int, grader: Grader, *, reference: bool
-) -> Iterator[SearchTask]:
+    goals: Sequence[_Goal], store: Store, round_index: int, seed: int, *, reference: bool
+) -> Iterator[TreeTask]:
     """A task per goal: new trees first, then the stored ones, each read when it is asked for."""
     by_key = {goal.key: goal for goal in goals}
 
-    def task(tree: Tree) -> SearchTask:
+    def task(tree: Tree) -> TreeTask:
         goal = by_key[tree.problem_id, tree.tree_index]
-        judge = ReferenceJudge(grader, goal.problem.answer) if reference else NoReferenceJudge(grader)
-        return SearchTask(tree=tree, judge=judge, num_rollouts=goal.num_rollouts - tree.num_rollouts)
+        return TreeTask(
+            tree=tree,
+            reference=goal.problem.answer if reference else None,
+            num_rollouts=goal.num_rollouts - tree.num_rollouts,
+        )
 
     for goal in goals:
         if goal.stored is None:

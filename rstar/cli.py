@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -58,6 +59,15 @@ Metrics = Annotated[
     typer.Option(metavar="[HOST:]PORT", help="Answer Prometheus there while running.", show_default=False),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of a table.")]
+RayAddress = Annotated[
+    str | None,
+    typer.Option(
+        "--ray",
+        metavar="ADDRESS",
+        help="Search on a Ray cluster: HOST:PORT of its head, auto for the one that runs here, local to start one.",
+        show_default="this process",
+    ),
+]
 StoreFolder = Annotated[Path, typer.Argument(help="Folder of the store.", show_default=False)]
 ProblemsFile = Annotated[Path, typer.Argument(help="JSONL, JSON or Parquet.", show_default=False)]
 
@@ -177,6 +187,7 @@ def search(
         ),
     ] = "bare",
     seed: Annotated[int, typer.Option(help="Decides every random choice.")] = 0,
+    ray: RayAddress = None,
     log: Log = None,
     log_level: Level = LogLevel.INFO,
     metrics: Metrics = None,
@@ -217,7 +228,16 @@ def search(
     with watched(log, log_level, metrics):
         parked = asyncio.run(
             _search(
-                found.problems, model, store, search_config, sandbox, grading, engine, prompt_format, seed
+                found.problems,
+                model,
+                store,
+                search_config,
+                sandbox,
+                grading,
+                engine,
+                prompt_format,
+                seed,
+                ray,
             )
         )
     if parked:
@@ -235,14 +255,22 @@ async def _search(
     engine: EngineConfig,
     prompt_format: str,
     seed: int,
+    ray: str | None,
 ) -> int:
     from rstar.campaign import search_into_store
+    from rstar.searcher import LocalSearcher, OpenSearcher
     from rstar.store import Store
 
+    open_searcher: OpenSearcher = LocalSearcher.open
+    if ray is not None:
+        from rstar.cluster import ClusterSearcher
+
+        open_searcher = partial(ClusterSearcher.open, ray)
     return len(
         await search_into_store(
             problems, model=model, store=Store.create(folder), round_index=0, label="search", search=search,
             sandbox=sandbox, grading=grading, engine=engine, prompt_format=prompt_format, seed=seed,
+            open_searcher=open_searcher,
         )
     )  # fmt: skip
 

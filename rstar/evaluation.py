@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
-from dataclasses import dataclass, field
+from copy import copy
+from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
 from rstar import logs
@@ -53,6 +54,16 @@ class Engines:
 
 
 @dataclass(slots=True)
+class WorkerCounts:
+    """What one worker of a cluster has done so far."""
+
+    alive: bool = True
+    trees: int = 0
+    tokens: int = 0
+    executions: int = 0
+
+
+@dataclass(slots=True)
 class SearchCounts:
     """What a search has done so far, over all its trees; for progress displays and reports."""
 
@@ -66,6 +77,26 @@ class SearchCounts:
     """Completions cut because the policy began to write its own output block."""
     retries: int = 0
     trees_in_flight: int = 0
+    """Right now, not added up."""
+    workers: dict[str, WorkerCounts] = field(default_factory=dict)
+    """By name; empty where the search runs in this process."""
+
+    def add(self, more: SearchCounts) -> None:
+        """Add what another one counted."""
+        for one in fields(self):
+            if one.name not in _NOT_ADDED:
+                setattr(self, one.name, getattr(self, one.name) + getattr(more, one.name))
+
+    def take(self) -> SearchCounts:
+        """What was counted since the last time; counting goes on from 0."""
+        taken = copy(self)
+        for one in fields(self):
+            if one.name not in _NOT_ADDED:
+                setattr(self, one.name, type(getattr(self, one.name))())
+        return taken
+
+
+_NOT_ADDED = frozenset({"workers", "trees_in_flight"})
 
 
 async def evaluate(

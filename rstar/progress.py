@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -138,6 +139,7 @@ class SearchProgress:
             "terminals": {str(reason): n for reason, n in sorted(self.counts.terminals.items())},
             "own_outputs": self.counts.own_outputs,
             "retries": self.counts.retries,
+            "workers": {name: asdict(one) for name, one in self.counts.workers.items()},
         }
 
     def _write(self) -> None:
@@ -150,10 +152,11 @@ class SearchProgress:
         n = self.numbers()
         coverage = f" {n['coverage']:.1%} solved," if n["coverage"] is not None else ""
         left = "" if not n["seconds_left"] else f", {_clock(n['seconds_left'])} left"
+        workers = "" if not self.counts.workers else f", {_workers(self._alive())}"
         return (
             f"{self.label}: {n['trees_done']}/{n['trees']} trees,{coverage} "
             f"{n['nodes']:,} nodes ({n['nodes_per_second']:,.0f}/s), {n['tokens']:,} tokens ({n['tokens_per_second']:,.0f}/s), "
-            f"{n['executions']:,} executions ({n['executions_per_second']:,.0f}/s), {_clock(n['seconds'])}{left}"
+            f"{n['executions']:,} executions ({n['executions_per_second']:,.0f}/s), {_clock(n['seconds'])}{left}{workers}"
         )
 
     def _render(self) -> RenderableType:
@@ -173,14 +176,22 @@ class SearchProgress:
             f"{n['executions_per_second']:,.0f} executions/s",
             Text(f"{self._share(ExecutionVerdict.OK):.0%} run cleanly", style="dim"),
             Text(f"{self.parked} parked", style="yellow") if self.parked else "",
+            Text(_workers(self._alive()), style="dim") if self.counts.workers else "",
         )
         coverage = Text("solved  " if n["coverage_by_level"] else "")
         for level, share in n["coverage_by_level"].items():
             coverage.append(f"{level or 'all'} {share:.0%}   ", style="green")
         return Group(bar, rates, coverage)
 
+    def _alive(self) -> int:
+        return sum(one.alive for one in self.counts.workers.values())
+
     def _share(self, verdict: ExecutionVerdict) -> float:
         return self.counts.executions[verdict] / max(1, self.counts.executions.total())
+
+
+def _workers(count: int) -> str:
+    return f"{count} worker{'' if count == 1 else 's'}"
 
 
 def _clock(seconds: float) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -18,6 +18,7 @@ from rstar import mcts
 from rstar.config import Guidance, SearchConfig
 from rstar.errors import BackendError, ConfigError, GradingError, SandboxError
 from rstar.evaluation import Engines, SearchCounts, asking, evaluate, together
+from rstar.mcts import Evaluated
 from rstar.prompts import BARE, Prefix, PromptFormat, render_prompt
 from rstar.protocols import AnswerJudge, Candidate, ProposeRequest
 from rstar.seeds import derive, rng
@@ -38,7 +39,12 @@ class TreeSearch:
         *,
         format: PromptFormat = BARE,
         counts: SearchCounts | None = None,
+        on_expanded: Callable[[Tree, int], None] | None = None,
+        enough: Callable[[Tree], Awaitable[bool]] | None = None,
     ) -> None:
+        """`on_expanded` is told of each node that has been expanded. `enough` is asked before each rollout whether to stop.
+
+        Raises ConfigError for PPM guidance without a value model."""
         if config.guidance is Guidance.PPM and engines.value is None:
             raise ConfigError(
                 "guidance is 'ppm' but there is no value model; give one, or set guidance=terminal"
@@ -49,6 +55,8 @@ class TreeSearch:
         self.config = config
         self.format = format
         self.counts = counts if counts is not None else SearchCounts()
+        self._on_expanded = on_expanded
+        self._enough = enough
         self._prompt = render_prompt(format, tree.question, engines.policy.render_chat)
         self._encode = lru_cache(maxsize=256)(lambda text: tuple(engines.policy.encode(text)))
         self._busy: set[int] = set()
@@ -63,7 +71,7 @@ class TreeSearch:
 
         async def lane() -> None:
             for index in indices:
-                if self.tree.exhausted or self._tokens_spent():
+                if self.tree.exhausted or await self.stopped():
                     return
                 await self.rollout(index)
 
@@ -81,7 +89,7 @@ class TreeSearch:
             return
         try:
             while True:
-                await self._expand(node_id, rollout=index)
+                await self.expand(node_id, rollout=index)
                 child = mcts.go_on(self.tree, node_id, self.config, chooser)
                 if child is None:
                     break
@@ -112,27 +120,40 @@ class TreeSearch:
         self._expanded.set()
         self._expanded = asyncio.Event()
 
-    async def _expand(self, node_id: int, *, rollout: int) -> None:
+    async def expand(self, node_id: int, *, rollout: int) -> None:
         """Propose, evaluate and attach the children of one node, and back up those that are terminal."""
-        node = self.tree.nodes[node_id]
+        self.attach(node_id, await self.continuations(node_id, rollout=rollout))
+
+    async def continuations(
+        self, node_id: int, *, rollout: int, num_candidates: int | None = None
+    ) -> list[Evaluated]:
+        """Evaluated candidates to follow a node (default: the config's number); none if there is no room for a next step."""
         prefix = self._prefix(node_id)
-        if len(prefix) < self.engines.policy.max_context_tokens:
-            candidates = await self._propose(node_id, prefix)
-            evaluated = await evaluate(
-                self.tree, node_id, candidates, prefix, engines=self.engines, judge=self.judge,
-                config=self.config, counts=self.counts, rollout=rollout,
-            )  # fmt: skip
+        if len(prefix) >= self.engines.policy.max_context_tokens:
+            return []
+        candidates = await self._propose(node_id, prefix, num_candidates or self.config.num_candidates)
+        return await evaluate(
+            self.tree, node_id, candidates, prefix, engines=self.engines, judge=self.judge,
+            config=self.config, counts=self.counts, rollout=rollout,
+        )  # fmt: skip
+
+    def attach(self, node_id: int, evaluated: list[Evaluated]) -> None:
+        """Make them the node's children, and back up what is terminal; without any, give the node up."""
+        node = self.tree.nodes[node_id]
+        if evaluated:
             mcts.expand(self.tree, node_id, evaluated)
         else:
             node.error = "no room for a next step"
             mcts.give_up(self.tree, node_id, TerminalReason.CONTEXT_OVERFLOW)
         if node.terminal is not None:
             self.counts.terminals[node.terminal] += 1
+        if self._on_expanded is not None:
+            self._on_expanded(self.tree, node_id)
 
-    async def _propose(self, node_id: int, prefix: Prefix) -> list[Candidate]:
+    async def _propose(self, node_id: int, prefix: Prefix, num_candidates: int) -> list[Candidate]:
         request = ProposeRequest(
             prefix_ids=prefix.token_ids,
-            num_candidates=self.config.num_candidates,
+            num_candidates=num_candidates,
             seed=derive(self.tree.seed, self.tree.name, "propose", node_id),
             sampling=self.config.sampling,
             stop=self.format.stop,
@@ -153,9 +174,12 @@ class TreeSearch:
             max_output_chars=self.config.max_output_chars,
         )  # fmt: skip
 
-    def _tokens_spent(self) -> bool:
+    async def stopped(self) -> bool:
+        """The token budget is spent, or whoever asked has enough."""
         budget = self.config.max_tree_tokens
-        return budget is not None and self.tree.num_tokens >= budget
+        if budget is not None and self.tree.num_tokens >= budget:
+            return True
+        return self._enough is not None and await self._enough(self.tree)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,11 +202,16 @@ class SearchResult:
     fault: str = ""
 
 
+Follow = Callable[[TreeSearch, int | None], Awaitable[object]]
+"""How one tree is searched, given the number of rollouts (None: the config's)."""
+
+
 async def search_trees(
     tasks: Iterable[SearchTask],
     engines: Engines,
     config: SearchConfig,
     *,
+    follow: Follow = TreeSearch.run,
     format: PromptFormat = BARE,
     max_trees_in_flight: int = 64,
     counts: SearchCounts | None = None,
@@ -198,7 +227,7 @@ async def search_trees(
     def refill() -> None:
         while len(running) < max_trees_in_flight and (task := next(waiting, None)) is not None:
             search = TreeSearch(task.tree, engines, task.judge, config, format=format, counts=counts)
-            running.add(asyncio.create_task(_finish(search, task.num_rollouts)))
+            running.add(asyncio.create_task(finish_search(search, task.num_rollouts, follow)))
         counts.trees_in_flight = len(running)
 
     try:
@@ -215,10 +244,13 @@ async def search_trees(
         await asyncio.gather(*running, return_exceptions=True)
 
 
-async def _finish(search: TreeSearch, num_rollouts: int | None) -> SearchResult:
+async def finish_search(
+    search: TreeSearch, num_rollouts: int | None, follow: Follow = TreeSearch.run
+) -> SearchResult:
+    """Run a search to its end, or to the fault that it is parked for."""
     began = time.monotonic()
     try:
-        await search.run(num_rollouts)
+        await follow(search, num_rollouts)
     except (BackendError, SandboxError, GradingError) as error:
         fault = f"{type(error).__name__}: {error}"
         return SearchResult(tree=search.tree, seconds=time.monotonic() - began, fault=fault)

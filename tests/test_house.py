@@ -44,7 +44,7 @@ HEAVY = {
 }
 """What `import rstar` and settings modules must not load."""
 
-MAY_BE_HEAVY = ("rstar.backends.", "rstar.training.trainer")
+MAY_BE_HEAVY = ("rstar.backends.", "rstar.cluster.", "rstar.training.trainer")
 """Modules of `rstar` that may load them nonetheless begin like this."""
 
 SETTINGS_MODULES = {"config", "recipe"}
@@ -374,6 +374,12 @@ def test_make_round1_passes_recipe_and_each_setting_on(tmp_path: Path) -> None:
     )
     expected = f"{tmp_path}/bin/rstar round 1 --recipe other --set 'search.num_rollouts=16' --set 'a.b=[1,2]'"
     assert shown.splitlines()[-1].split() == expected.split()
+
+
+def test_make_round1_on_a_cluster_installs_ray_and_passes_its_address_on(tmp_path: Path) -> None:
+    shown = make("--dry-run", "round1", f"VENV={tmp_path}", "RAY=10.0.0.1:6379")
+    assert re.search(r"pip install .* --editable \"\.\[ray\]\"", shown)
+    assert shown.splitlines()[-1].endswith("--ray 10.0.0.1:6379")
 
 
 def test_makefile_asks_for_the_cpu_build_of_the_pinned_torch_where_there_is_no_gpu(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from typing import Any
 
 from rich.console import Console
 
+from ppm.opening import open_scorer
 from rounds.artifact import STORE
 from rounds.health import search_health
 from rounds.machine import describe_machine
@@ -28,7 +29,6 @@ from rounds.plan.rates import MeasuredRates
 from rounds.plan.workload import depth_of
 from rounds.pools import EVALUATION, TRAIN, make_problems
 from rounds.recipe import RoundRecipe
-from rounds.searching import open_scorer
 from rounds.stages import base_model
 from rounds.training import make_pairs, make_sft_set
 from rstar.campaign import search_into_store
@@ -36,6 +36,7 @@ from rstar.config import Guidance
 from rstar.errors import StageError
 from rstar.problems import Problem, read_problems, write_problems
 from rstar.prompts import FORMATS, render_prompt
+from rstar.searcher import OpenValue
 from rstar.seeds import rng
 from rstar.store import Store
 
@@ -106,8 +107,8 @@ class _Calibrator:
         ppm = train_ppm(
             groups, base=folder / "policy", out=folder / "ppm", config=recipe.ppm, seed=recipe.seed
         )
-        scorer = open_scorer(folder / "ppm", recipe.engine, max_length=recipe.ppm.max_length)
-        guided = self._search("guided", problems, folder / "policy", guided=True, value=scorer)
+        scorer = partial(open_scorer, folder / "ppm", recipe.engine, max_length=recipe.ppm.max_length)
+        guided = self._search("guided", problems, folder / "policy", guided=True, open_value=scorer)
         rates = MeasuredRates(
             machine=describe_machine(),
             search_tokens_per_s=first["tokens"] / first["seconds"],
@@ -134,7 +135,13 @@ class _Calibrator:
         return sample
 
     def _search(
-        self, name: str, problems: Sequence[Problem], model: Path, *, guided: bool, value: Any = None
+        self,
+        name: str,
+        problems: Sequence[Problem],
+        model: Path,
+        *,
+        guided: bool,
+        open_value: OpenValue | None = None,
     ) -> dict[str, float]:
         """Its numbers at the end, and `start_s`: before it began."""
         folder = self.folder / name
@@ -148,7 +155,7 @@ class _Calibrator:
                 problems, model=model, store=Store.create(folder / STORE), round_index=1,
                 label=f"calibration, {name}", search=search, sandbox=self.recipe.sandbox,
                 grading=self.recipe.grading, engine=self.recipe.engine, prompt_format=self.recipe.prompt_format,
-                seed=self.recipe.seed, value=value, progress_file=folder / PROGRESS, console=self.console,
+                seed=self.recipe.seed, open_value=open_value, progress_file=folder / PROGRESS, console=self.console,
             )
         )  # fmt: skip
         if faults:

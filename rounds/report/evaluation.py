@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from policy.selection import Method
 from policy.statistics import ALL_LEVELS
 from rounds import published
 from rounds.charts.canvas import CEILING, INK, ORM, PAPER, POLICY, PPM, PQM, SEARCH, VOTE
@@ -27,6 +26,7 @@ from rounds.report.facts import (
     verdict,
     with_interval,
 )
+from rstar.selection import Method
 
 METHODS = {
     Method.BEST: "the best-scored trajectory's",

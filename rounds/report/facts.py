@@ -6,13 +6,13 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from policy.selection import Method
 from policy.statistics import ALL_LEVELS, Interval, PassRate, pass_rates
 from rounds import health
 from rounds.artifact import Manifest
 from rounds.charts.lines import Point
 from rounds.recipe import LAST_ROUND
 from rstar.problems import Problem
+from rstar.selection import Method
 from rstar.tree import Tree
 
 LEVELS = ("easy", "medium", "olympiad")

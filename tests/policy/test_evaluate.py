@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from policy.attempts import by_problem
 from policy.evaluate import Evaluation, accuracy_table, at_equal_tokens, doublings, pass_at_k
-from policy.selection import Method, selected, votes_of
+from policy.selection import selected, votes_of
 from policy.statistics import ALL_LEVELS
+from rstar.selection import Method
 from tests.policy import attempts as some
 from tests.policy.attempts import Answer, attempts_at, problem
 

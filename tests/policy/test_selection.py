@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policy.selection import UNSCORED, Method, Vote, selected, votes_of
+from policy.selection import JudgedVote, selected, votes_of
+from rstar.selection import UNSCORED, Method
 from tests.policy import attempts as some
 from tests.policy.attempts import Answer, problem
 
@@ -36,7 +37,7 @@ def naive(candidates: list[tuple[str, float]], method: Method, top_k: int) -> Fr
     return Fraction("R" in winners, len(winners))
 
 
-def votes(answers: list[Answer]) -> list[Vote]:
+def votes(answers: list[Answer]) -> list[JudgedVote]:
     (tree,) = problem([answers]).trees
     return votes_of(tree, Method.BEST)
 

@@ -12,7 +12,6 @@ from typing import Any
 
 from policy.attempts import Attempt, by_problem
 from policy.evaluate import Evaluation
-from policy.selection import Method
 from policy.statistics import ALL_LEVELS
 from ppm.groups import DropReason, PairKind, PairReport
 from rounds.artifact import SCHEMA_VERSION, Manifest
@@ -22,6 +21,7 @@ from rounds.report.facts import Outcomes, RunFacts
 from rounds.training import pair_summary
 from rstar.problems import Problem
 from rstar.protocols import ExecutionVerdict
+from rstar.selection import Method
 from rstar.steps import StepKind
 from rstar.tree import Node, TerminalReason, Tree
 

@@ -22,7 +22,6 @@ from rich.console import Console
 
 from policy.attempts import ATTEMPTS, Attempt, by_problem, read_attempts
 from policy.evaluate import Evaluation
-from policy.selection import Method
 from policy.statistics import ALL_LEVELS
 from ppm.config import PPMConfig, ScoreBound
 from ppm.evaluate import score_trajectories
@@ -49,6 +48,7 @@ from rstar.grading import Grader
 from rstar.problems import Problem, read_problems, write_problems
 from rstar.prompts import FORMATS
 from rstar.protocols import SamplingConfig
+from rstar.selection import Method
 from rstar.store import Outcome, Store
 from rstar.tree import TerminalReason
 

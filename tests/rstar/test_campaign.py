@@ -141,7 +141,7 @@ def test_fault_20_equal_models_give_equal_trees_whatever_runs_beside_them(tmp_pa
         store = Store.create(tmp_path / str(in_flight))
         search_into(
             store, WORLD.policy(), problems=problems, search=GUIDED, max_trees_in_flight=in_flight,
-            value=value(), unsolved=PASSES,
+            open_value=value, unsolved=PASSES,
         )  # fmt: skip
         found.append(trees_of(store.folder))
     assert found[0] == found[1]
@@ -153,7 +153,7 @@ def test_some_problems_get_fewer_rollouts_in_the_first_pass_and_the_others_the_c
 ) -> None:
     store = Store.create(tmp_path / "store")
     fewer = {problem.id: 1 for problem in PROBLEMS[:6]}
-    search_into(store, WORLD.policy(), search=GUIDED, value=value(), fewer_rollouts=fewer)
+    search_into(store, WORLD.policy(), search=GUIDED, open_value=value, fewer_rollouts=fewer)
     for tree in trees_of(store.folder).values():
         goal = fewer.get(tree.problem_id, GUIDED.num_rollouts)
         assert tree.num_rollouts == goal or tree.exhausted
@@ -170,7 +170,7 @@ def test_inference_searches_several_trees_a_problem_and_verifies_nothing(tmp_pat
     store = Store.create(tmp_path / "store")
     model = Closing(lambda text: (len(text) % 7 - 3) / 3)
     options: dict[str, Any] = {"search": GUIDED, "tree_indices": range(3), "reference": False}
-    assert search_into(store, WORLD.policy(), value=model, **options) == []
+    assert search_into(store, WORLD.policy(), open_value=lambda: model, **options) == []
     assert model.closed == 1
     trees = trees_of(store.folder)
     assert sorted(trees) == sorted(f"{problem.id}#{index}" for problem in PROBLEMS for index in range(3))
@@ -180,8 +180,8 @@ def test_inference_searches_several_trees_a_problem_and_verifies_nothing(tmp_pat
     assert {node.verified for tree in trees.values() for node in tree.nodes} == {None}
     assert Outcome.SOLVED not in {record.outcome for record in store.records()}
     assert len({tuple(node.text for node in trees[f"chain-0#{i}"].nodes) for i in range(3)}) == 3
-    assert search_into(store, WORLD.policy(), value=model, **options) == []
-    assert model.closed == 2, "also where nothing is left to do"
+    assert search_into(store, WORLD.policy(), open_value=lambda: model, **options) == []
+    assert model.closed == 1, "where nothing is left to do, it is not opened"
 
 
 class Failing(ScriptedPolicy):

@@ -145,6 +145,7 @@ def test_round_status_says_what_is_missing(
         (["search", "{tmp}/fine.jsonl", "--model", "m", "--store", "{tmp}/s", "--set", "serach.c=1"], "unknown section serach"),
         (["search", "{tmp}/fine.jsonl", "--model", "m", "--store", "{tmp}/s", "--set", "search.rollouts=1"], "did you mean num_rollouts"),
         (["search", "{tmp}/fine.jsonl", "--model", "m", "--store", "{tmp}/s", "--prompt-format", "x"], "--prompt-format is 'x'"),
+        (["search", "{tmp}/fine.jsonl", "--model", "m", "--store", "{tmp}/s", "--ray", "head"], "'head' is no address of a Ray cluster"),
         (["store", "summary", "{tmp}"], "store"),
         (["store", "summary", "{tmp}/none"], "store"),
         (["tree", "{store}", "nobody"], "has no tree nobody#0"),

@@ -1,0 +1,466 @@
+"""Ask a question, get an answer: the search for inference, as a library.
+
+    from rstar import Solver
+
+    with Solver("models/policy", ppm="models/ppm") as solver:
+        print(solver.solve("what is 12 * 34?").answer)
+
+Policy, preference model, sandbox and grader are opened with the first question and shared by all that follow. They live in an
+event loop in a thread of their own, so that plain functions, other event loops and notebooks use the same solver.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import dataclasses
+import hashlib
+import os
+import threading
+import time
+import weakref
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from enum import StrEnum
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from rstar.answers import Answer, Event, Finished, StepsFound, StopReason, answered, conclude, decided
+from rstar.background import BackgroundLoop
+from rstar.config import SearchConfig, require
+from rstar.engines import Backend, EngineConfig, open_policy
+from rstar.errors import ConfigError
+from rstar.evaluation import Engines
+from rstar.grading import Grader, GraderConfig, NoReferenceJudge
+from rstar.prompts import FORMATS, PromptFormat
+from rstar.sandbox import SandboxConfig, SandboxPool
+from rstar.search import TreeSearch
+from rstar.selection import Method
+from rstar.strategies import Strategy, check_method, configured, default_method, follow
+from rstar.tree import Tree
+from rstar.values import open_value
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from rstar.protocols import PolicyBackend, ValueBackend
+
+T = TypeVar("T")
+E = TypeVar("E", bound=StrEnum)
+
+INFERENCE = SearchConfig(num_rollouts=8, num_candidates=8)
+"""What one answer gets by default [ours]; the paper has 4 rollouts of 32 candidates (section 4.1)."""
+
+
+class Solver:
+    """Answers questions with a policy, and with a preference model if there is one.
+
+    `policy` and `ppm` are model folders, or back-ends (`rstar.protocols`), which are closed with the solver. `backend` is
+    the engine for folders: "transformers", "vllm", "openai", or an `EngineConfig` with its settings. `search` has the
+    budgets in rollouts (`num_rollouts`: also of samples and beams) and tokens (`max_tree_tokens`), and how many rollouts of
+    a question are in flight (`parallel_rollouts`: more answer one question sooner, and make its tree depend on timing);
+    `guidance` is the solver's to decide. `seconds` is a deadline for each question, after which the best answer so far is
+    given. `certainty` in (0.5, 1] ends a search of rollouts as soon as its vote is decided with that probability; None: never.
+    `selection` selects the answer; by default a vote weighted by score, without preference model the majority, for best_of_n
+    the best-scored. `seed` decides every random choice: at one rollout in flight, and without a deadline, the same solver
+    gives the same trees.
+
+    Raises ConfigError, one line, for what does not fit together; a folder that holds no model is noticed with the first
+    question.
+    """
+
+    def __init__(
+        self,
+        policy: str | os.PathLike[str] | PolicyBackend,
+        *,
+        ppm: str | os.PathLike[str] | ValueBackend | None = None,
+        backend: str | EngineConfig = Backend.TRANSFORMERS,
+        search: SearchConfig = INFERENCE,
+        strategy: Strategy | str = Strategy.MCTS,
+        selection: Method | str | None = None,
+        seconds: float | None = None,
+        certainty: float | None = None,
+        prompt_format: str | PromptFormat = "bare",
+        sandbox: SandboxConfig | None = None,
+        grading: GraderConfig | None = None,
+        seed: int = 0,
+    ) -> None:
+        has_value = ppm is not None
+        self.strategy = member(Strategy, strategy, "strategy")
+        self.search = configured(self.strategy, search, has_value=has_value)
+        self.selection = (
+            default_method(self.strategy, has_value=has_value)
+            if selection is None
+            else member(Method, selection, "selection")
+        )
+        check_method(self.selection, has_value=has_value)
+        require(seconds is None or seconds > 0, "seconds", seconds, "above 0, or None")
+        require(certainty is None or 0.5 < certainty <= 1, "certainty", certainty, "in (0.5, 1], or None")
+        if isinstance(prompt_format, str):
+            require(prompt_format in FORMATS, "prompt_format", prompt_format, f"one of {', '.join(FORMATS)}")
+            prompt_format = FORMATS[prompt_format]
+        self.seconds = seconds
+        self.certainty = certainty
+        self.seed = seed
+        self.engine = (
+            backend
+            if isinstance(backend, EngineConfig)
+            else EngineConfig(backend=member(Backend, backend, "backend"))
+        )
+        self._format = prompt_format
+        self._policy, self._ppm = policy, ppm
+        self._sandbox = sandbox or SandboxConfig()
+        self._grading = grading or GraderConfig()
+        self._loop: BackgroundLoop | None = None
+        self._opening = threading.Lock()
+        self._at_work: _AtWork | None = None
+        self._closer: Callable[[], object] = lambda: None
+
+    # --- questions
+
+    def solve(self, question: str, *, seconds: float | None = None, seed: int | None = None) -> Answer:
+        """The answer to one question. `seconds` and `seed` are those of the solver unless given.
+
+        Ctrl-C raises KeyboardInterrupt once the search has ended; the solver can be asked again. Raises ConfigError for a
+        model that cannot be used, BackendError, SandboxError or GradingError for one that stays out of order.
+        """
+        return _wait(self._submit(question, seconds=seconds, seed=seed))
+
+    def solve_many(
+        self, questions: Sequence[str], *, progress: bool = True, console: Console | None = None
+    ) -> list[Answer]:
+        """The answers to many questions, in their order, searched at once (`EngineConfig.max_trees_in_flight`).
+
+        `progress` shows a bar on standard error. Ctrl-C ends all searches and returns what they know by then: their
+        `stopped_by` is `StopReason.INTERRUPTED`. Raises as `solve`.
+        """
+        futures = [self._submit(question) for question in questions]
+        try:
+            with _bar(len(questions), console, shown=progress) as advance:
+                for future in futures:
+                    future.add_done_callback(lambda _: advance())
+                _wait_for_all(futures)
+        except KeyboardInterrupt:
+            self.interrupt()
+        except BaseException:
+            for future in futures:
+                future.cancel()
+            raise
+        return [future.result() for future in futures]
+
+    async def asolve(self, question: str, *, seconds: float | None = None, seed: int | None = None) -> Answer:
+        """As `solve`, without blocking the event loop of the caller; cancelling it ends the search."""
+        return await asyncio.wrap_future(self._submit(question, seconds=seconds, seed=seed))
+
+    async def stream(
+        self, question: str, *, seconds: float | None = None, seed: int | None = None
+    ) -> AsyncIterator[Event]:
+        """As `asolve`, with every step as it is found, and the answer as the last event. Closing the iterator ends the search."""
+        loop = asyncio.get_running_loop()
+        events: asyncio.Queue[StepsFound | None] = asyncio.Queue()
+
+        def tell(event: StepsFound | None) -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(events.put_nowait, event)
+
+        future = self._submit(question, seconds=seconds, seed=seed, tell=tell)
+        future.add_done_callback(lambda _: tell(None))
+        try:
+            while (event := await events.get()) is not None:
+                yield event
+            yield Finished(answer=await asyncio.wrap_future(future))
+        finally:
+            future.cancel()
+
+    def interrupt(self) -> None:
+        """End every search that runs; each answers with what it knows."""
+        if self._at_work is not None and self._loop is not None:
+            self._loop.call(self._at_work.interrupt)
+
+    # --- life
+
+    def open(self) -> Self:
+        """Start policy, preference model, sandbox and grader now instead of with the first question."""
+        _wait(self._background().submit(self._work().opened()))
+        return self
+
+    def close(self) -> None:
+        """End everything; a second call does nothing. Ends by itself with the program."""
+        self._closer()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _background(self) -> BackgroundLoop:
+        with self._opening:
+            if self._loop is None:
+                self._loop = BackgroundLoop("rstar-solver")
+                self._at_work = _AtWork(self._policy, self._ppm, self.engine, self._sandbox, self._grading)
+                self._closer = weakref.finalize(self, _close, self._loop, self._at_work)
+            return self._loop
+
+    def _work(self) -> _AtWork:
+        assert self._at_work is not None
+        return self._at_work
+
+    def _submit(
+        self,
+        question: str,
+        *,
+        seconds: float | None = None,
+        seed: int | None = None,
+        tell: Callable[[StepsFound], None] | None = None,
+    ) -> Future[Answer]:
+        if not question.strip():
+            raise ConfigError("the question is empty; ask one")
+        require(seconds is None or seconds > 0, "seconds", seconds, "above 0, or None")
+        background = self._background()
+        return background.submit(
+            self._answer(
+                question, seconds=self.seconds if seconds is None else seconds,
+                seed=self.seed if seed is None else seed, tell=tell,
+            )
+        )  # fmt: skip
+
+    # --- inside the loop
+
+    async def _answer(
+        self,
+        question: str,
+        *,
+        seconds: float | None,
+        seed: int,
+        tell: Callable[[StepsFound], None] | None,
+    ) -> Answer:
+        tree = Tree(problem_id=question_id(question), question=question, seed=seed)
+        work = self._work()
+        vote = _RunningVote(self.certainty)
+        classes: list[int] = []
+        began = time.monotonic()
+        async with work.deadline() as deadline:
+            engines, grader = await work.opened()
+            async with work.gate:
+                began = time.monotonic()
+                deadline.begin(seconds)
+                await self._search(tree, engines, grader, vote, tell)
+        if node_ids := answered(tree):
+            _, grader = await work.opened()
+            classes = await grader.classes([tree.nodes[node_id].answer or "" for node_id in node_ids])
+        return conclude(
+            tree, classes, method=self.selection, strategy=self.strategy,
+            stopped_by=self._why_stopped(tree, deadline, vote), seconds=time.monotonic() - began,
+        )  # fmt: skip
+
+    async def _search(
+        self,
+        tree: Tree,
+        engines: Engines,
+        grader: Grader,
+        vote: _RunningVote,
+        tell: Callable[[StepsFound], None] | None,
+    ) -> None:
+        if self.strategy is Strategy.MAJORITY:  # nobody asks for scores
+            engines = dataclasses.replace(engines, value=None)
+
+        def on_expanded(grown: Tree, node_id: int) -> None:
+            if tell is not None and (new := tuple(grown.nodes[node_id].children)):
+                tell(StepsFound(tree=grown, parent=node_id, node_ids=new))
+
+        async def enough(grown: Tree) -> bool:
+            return await vote.decided(grown, grader)
+
+        search = TreeSearch(
+            tree, engines, NoReferenceJudge(grader), self.search,
+            format=self._format, on_expanded=on_expanded, enough=enough,
+        )  # fmt: skip
+        await follow(self.strategy, search)
+
+    def _why_stopped(self, tree: Tree, deadline: _Deadline, vote: _RunningVote) -> StopReason:
+        budget = self.search.max_tree_tokens
+        if deadline.interrupted:
+            return StopReason.INTERRUPTED
+        if deadline.expired:
+            return StopReason.SECONDS
+        if vote.was_decided:
+            return StopReason.CONVERGED
+        if budget is not None and tree.num_tokens >= budget:
+            return StopReason.TOKENS
+        done = tree.num_rollouts >= self.search.num_rollouts
+        return StopReason.EXHAUSTED if tree.exhausted and not done else StopReason.ROLLOUTS
+
+
+def question_id(question: str) -> str:
+    """A name for a question that depends on its text alone."""
+    return f"question-{hashlib.blake2b(question.encode(), digest_size=6).hexdigest()}"
+
+
+class _RunningVote:
+    """Whether the vote of a running search is decided."""
+
+    def __init__(self, certainty: float | None) -> None:
+        self._certainty = certainty
+        self.was_decided = False
+
+    async def decided(self, tree: Tree, grader: Grader) -> bool:
+        if self._certainty is None or not (node_ids := answered(tree)):
+            return False
+        nodes = [tree.nodes[node_id] for node_id in node_ids]
+        counts: Counter[int] = Counter()
+        classes = await grader.classes([node.answer or "" for node in nodes])
+        for node, answer_class in zip(nodes, classes, strict=True):
+            counts[answer_class] += node.multiplicity
+        self.was_decided = decided(list(counts.values()), self._certainty)
+        return self.was_decided
+
+
+class _Deadline:
+    """Ends the block that it is the context of, in time or when interrupted, and says which."""
+
+    def __init__(self) -> None:
+        self._timeout = asyncio.timeout(None)
+        self.interrupted = False
+        self.expired = False
+
+    def begin(self, seconds: float | None) -> None:
+        """From now on there are so many seconds."""
+        if seconds is not None and not self.interrupted:
+            self._timeout.reschedule(asyncio.get_running_loop().time() + seconds)
+
+    def interrupt(self) -> None:
+        self.interrupted = True
+        self._timeout.reschedule(asyncio.get_running_loop().time())
+
+    async def __aenter__(self) -> Self:
+        await self._timeout.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        try:
+            await self._timeout.__aexit__(kind, error, trace)
+        except TimeoutError:
+            self.expired = True
+            return True
+        return False
+
+
+class _AtWork:
+    """The engines, opened once, and the searches that run with them. Lives in the solver's event loop."""
+
+    def __init__(
+        self,
+        policy: str | os.PathLike[str] | PolicyBackend,
+        ppm: str | os.PathLike[str] | ValueBackend | None,
+        engine: EngineConfig,
+        sandbox: SandboxConfig,
+        grading: GraderConfig,
+    ) -> None:
+        self._policy, self._ppm = policy, ppm
+        self._engine, self._sandbox, self._grading = engine, sandbox, grading
+        self._stack = AsyncExitStack()
+        self._opened: asyncio.Future[tuple[Engines, Grader]] | None = None
+        self._deadlines: set[_Deadline] = set()
+        self.gate = asyncio.Semaphore(engine.max_trees_in_flight)
+
+    async def opened(self) -> tuple[Engines, Grader]:
+        """Open what is not open yet; after a failure the next call tries again."""
+        if self._opened is None:
+            self._opened = asyncio.ensure_future(self._open())
+        try:
+            return await asyncio.shield(self._opened)
+        except Exception:
+            self._opened = None
+            raise
+
+    async def _open(self) -> tuple[Engines, Grader]:
+        async with AsyncExitStack() as stack:
+            policy = self._policy
+            if isinstance(policy, str | os.PathLike):
+                opened = open_policy(Path(policy), self._engine)
+                stack.push_async_callback(opened.aclose)
+                await opened.start()
+                policy = opened
+            else:
+                stack.push_async_callback(policy.aclose)
+            value = self._ppm
+            if isinstance(value, str | os.PathLike):
+                value = open_value(Path(value), self._engine)
+            if value is not None:
+                stack.push_async_callback(value.aclose)
+            sandbox = SandboxPool(self._sandbox)
+            stack.push_async_callback(sandbox.aclose)
+            await sandbox.start()
+            grader = Grader(self._grading)
+            stack.push_async_callback(grader.aclose)
+            self._stack = stack.pop_all()
+        return Engines(policy=policy, sandbox=sandbox, value=value), grader
+
+    @asynccontextmanager
+    async def deadline(self) -> AsyncIterator[_Deadline]:
+        """A deadline that `interrupt` reaches too."""
+        deadline = _Deadline()
+        self._deadlines.add(deadline)
+        try:
+            async with deadline:
+                yield deadline
+        finally:
+            self._deadlines.discard(deadline)
+
+    def interrupt(self) -> None:
+        for deadline in self._deadlines:
+            deadline.interrupt()
+
+    async def aclose(self) -> None:
+        await self._stack.aclose()
+
+
+def _close(loop: BackgroundLoop, work: _AtWork) -> None:
+    loop.end_tasks()
+    loop.submit(work.aclose()).result()
+    loop.close()
+
+
+def _wait(future: Future[T]) -> T:
+    """The result, or the end of what makes it: nothing goes on behind the back of who was interrupted."""
+    try:
+        return future.result()
+    except BaseException:
+        future.cancel()
+        raise
+
+
+def _wait_for_all(futures: Sequence[Future[Any]]) -> None:
+    done, _ = concurrent.futures.wait(futures, return_when=concurrent.futures.FIRST_EXCEPTION)
+    for future in done:
+        future.result()
+
+
+@contextmanager
+def _bar(total: int, console: Console | None, *, shown: bool) -> Iterator[Callable[[], None]]:
+    """A progress bar; what it yields moves it on by one question, from any thread."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("solving"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(
+        *columns, console=console or Console(stderr=True), disable=not shown, transient=True
+    ) as bar:
+        task = bar.add_task("", total=total)
+        yield lambda: bar.advance(task)
+
+
+def member(kind: type[E], value: str, name: str) -> E:
+    """The member of an enumeration. Raises ConfigError, naming what it is for, for a text that is none."""
+    try:
+        return kind(value)
+    except ValueError:
+        raise ConfigError(f"{name} is {str(value)!r}; it must be one of {', '.join(kind)}") from None
