@@ -43,8 +43,8 @@ GPU := $(VENV)/.installed-gpu-$(CHECKSUM)
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-ROUND = $(BIN)/rstar round $(1) --recipe $(RECIPE) $(foreach pair,$(SET),--set '$(pair)') $(if $(RAY),--ray $(RAY)) \
-    $(if $(LOG),--log $(LOG)) $(if $(METRICS),--metrics $(METRICS))
+ROUND = $(BIN)/rstar round $(1) --recipe $(RECIPE) $(foreach pair,$(SET),--set '$(pair)') \
+	$(if $(LOG),--log $(LOG)) $(if $(METRICS),--metrics $(METRICS)) $(if $(RAY),--ray $(RAY))
 round1: $(RUN) $(WITH_RAY) ## search, train, evaluate and report round 1 (RECIPE=embedded SET="search.num_rollouts=16 ..." RAY=auto|ADDRESS|local)
 	$(call ROUND,1)
 round2: $(RUN) $(WITH_RAY) ## rounds 1 and 2: from here on each round searches with the models of the one before
@@ -142,7 +142,7 @@ $(GPU): $(VENV)/bin/python
 	@rm -f $(VENV)/.torch-* $(VENV)/.installed-*
 	$(PIP_INSTALL) "$(TORCH)"
 	$(PIP_INSTALL) --editable ".[vllm,train,ray]"
-	@touch $(TORCH_STAMP) $(RUN) $@
+	@touch $(TORCH_STAMP) $(RUN) $(VENV)/.installed-ray-$(CHECKSUM) $@
 
 # uv resolves, because pip cannot say which packages to leave out. It reads no pip settings: it finds the CPU build of
 # PyTorch in UV_FIND_LINKS (a folder) or at TORCH_INDEX. UPGRADE=1 takes the newest versions instead of keeping what fits.
