@@ -44,7 +44,7 @@ HEAVY = {
 }
 """What `import rstar` and settings modules must not load."""
 
-MAY_BE_HEAVY = ("rstar.backends.", "rstar.training.trainer")
+MAY_BE_HEAVY = ("rstar.backends.", "rstar.training.trainer", "rstar.training.lora")
 """Modules of `rstar` that may load them nonetheless begin like this."""
 
 SETTINGS_MODULES = {"config", "recipe"}
