@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 import torch
 from torch import distributed, nn
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from transformers.integrations.integration_utils import TensorBoardCallback
 from transformers.utils import logging as transformers_logging
 
@@ -213,6 +214,7 @@ def save_model(
     state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
     if lora is not None:
         state = merged(state, lora)
+    unset_hf_deepspeed_config()  # else ZeRO-3 would share out the next model too, and wait for the other processes
     with torch.device("meta"):  # the class and its settings, without weights, adapters or DeepSpeed's hooks
         plain = nn.Module.to(type(model)(model.config), dtype)
     if model.can_generate():
