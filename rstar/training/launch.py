@@ -23,7 +23,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -36,7 +36,7 @@ T = TypeVar("T")
 JOB = "job"
 WORK = "work.pickle"
 RESULT = "result.pickle"
-HOLD = "hold\n"
+HOLD = b"hold\n"
 """First line of an agent's standard input. When the input ends after it, whoever launched the agent is gone."""
 _PASSED_ON = (
     "CUDA_",
@@ -86,16 +86,16 @@ def launch(
     return result
 
 
-def _all_ended(agents: list[subprocess.Popen[str]]) -> bool:
+def _all_ended(agents: list[subprocess.Popen[bytes]]) -> bool:
     return all(agent.poll() is not None for agent in agents)
 
 
 @contextmanager
 def _agents(
     job: Path, hosts: Hosts, port: int, num_threads: int | None
-) -> Iterator[list[subprocess.Popen[str]]]:
+) -> Iterator[list[subprocess.Popen[bytes]]]:
     """One agent per machine; at the end none is left, nor any process that it started."""
-    agents: list[subprocess.Popen[str]] = []
+    agents: list[subprocess.Popen[bytes]] = []
     try:
         for index, (host, slots) in enumerate(hosts.slots.items()):
             place = [str(index), str(len(hosts.slots)), str(slots), hosts.address, str(port)]
@@ -106,8 +106,8 @@ def _agents(
                 )
             agents.append(agent)
             assert agent.stdin is not None
-            agent.stdin.write(HOLD)
-            agent.stdin.flush()
+            with suppress(BrokenPipeError):  # it has ended already; its log says why
+                agent.stdin.write(HOLD)
         yield agents
     finally:
         for agent in agents:
@@ -123,7 +123,7 @@ def _agents(
 
 def _start(
     command: list[str], host: str, hosts: Hosts, threads: Mapping[str, str], output: Any
-) -> subprocess.Popen[str]:
+) -> subprocess.Popen[bytes]:
     environment = {**threads, **os.environ}
     if not (here := hosts.is_here(host)):
         passed = [f"{key}={value}" for key, value in environment.items() if key.startswith(_PASSED_ON)]
@@ -135,7 +135,7 @@ def _start(
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=output,
-            text=True,
+            bufsize=0,
             env=environment if here else None,
             start_new_session=True,  # Ctrl-C reaches this process alone, which then ends them in order
         )

@@ -11,14 +11,14 @@ import torch
 from transformers.utils import logging as transformers_logging
 
 from rstar.training.config import Precision, Schedule, TrainingConfig
-from rstar.training.trainer import arguments, number_format, session
+from rstar.training.trainer import _session, arguments, number_format
 
 
 def test_a_session_has_its_threads_and_leaves_the_process_as_it_was() -> None:
     before = (torch.get_num_threads(), transformers_logging.is_progress_bar_enabled())
-    with session(1):
+    with _session(1):
         assert torch.get_num_threads() == 1
-    with session(None):
+    with _session(None):
         assert torch.get_num_threads() == before[0]
     assert (torch.get_num_threads(), transformers_logging.is_progress_bar_enabled()) == before
 
