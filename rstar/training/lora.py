@@ -6,7 +6,6 @@ What this file does not cover: training them, which is the Trainer's as for all 
 from __future__ import annotations
 
 import re
-from importlib.util import find_spec
 
 import torch
 from torch import Tensor, nn
@@ -24,10 +23,8 @@ def add_adapters(
     """Put adapters beside the linear layers of `model`, in place, and freeze everything else; the adapters' product
     starts at 0. The `head` has none; with `trained_head` it is trained whole.
 
-    Raises ConfigError if peft is not installed or a target module is no linear layer of the model.
+    Raises ConfigError if a target module is no linear layer of the model.
     """
-    if find_spec("peft") is None:
-        raise ConfigError('lora needs the package peft: pip install -c constraints.txt -e ".[train]"')
     from peft import LoraConfig, inject_adapter_in_model
 
     linear = [

@@ -69,8 +69,11 @@ def run(
     """
     if config.deepspeed is not None:
         zero.resolve(config.deepspeed)
-        if find_spec("deepspeed") is None:
-            raise ConfigError('deepspeed is not installed: pip install -c constraints.txt -e ".[train]"')
+    for setting, package in (("deepspeed", "deepspeed"), ("lora", "peft")):
+        if getattr(config, setting) is not None and find_spec(package) is None:
+            raise ConfigError(
+                f'{setting} needs the package {package}, which is not installed: pip install -c constraints.txt -e ".[train]"'
+            )
     machines = Hosts(slots={LOCAL: 1}) if is_rank() else hosts_of(config, hosts)
     if is_rank() or (machines.num_processes == 1 and config.deepspeed is None):
         with _session(config.num_threads):

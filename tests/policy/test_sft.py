@@ -25,6 +25,7 @@ from rstar.prompts import BARE, render_prompt, start
 from rstar.steps import END_OF_ANSWER, TAGS
 from rstar.training.config import Precision
 from rstar.training.folder import COMPLETE, TRAINING, newest_checkpoint
+from rstar.training.hosts import Hosts
 from rstar.trajectories import extend_prefix, trajectories
 from rstar.tree import ROOT, Tree
 from tests.policy.forest import add_solution, example, random_examples, save_tiny_base, tree_of
@@ -333,9 +334,13 @@ def test_fault_9_a_too_long_example_is_refused_not_cut(base: Path, tmp_path: Pat
 
 
 def test_a_batch_that_the_processes_cannot_share_is_one_clear_line(base: Path, tmp_path: Path) -> None:
-    config = dataclasses.replace(CONFIG, num_processes=3)
+    with pytest.raises(
+        ConfigError,
+        match=r"^global_batch_size is 8; it must be a multiple of 12: 3 processes of micro_batch_size 4$",
+    ):
+        dataclasses.replace(CONFIG, num_processes=3)
     with pytest.raises(ConfigError, match=r"^global_batch_size is 8; with 3 processes .* multiple of 12$"):
-        train(EXAMPLES, base=base, out=tmp_path, config=config, seed=0)
+        train(EXAMPLES, base=base, out=tmp_path, config=CONFIG, seed=0, hosts=Hosts(slots={"a": 1, "b": 2}))
 
 
 def test_a_training_shorter_than_its_logging_interval_still_tells_its_loss(

@@ -199,6 +199,25 @@ def test_a_layer_that_the_model_has_not_is_one_clear_line(base: Path, tmp_path: 
         train(EXAMPLES, base=base, out=tmp_path, config=config, seed=5)
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"deepspeed": "zero3"},
+            r"^deepspeed needs the package deepspeed, which is not installed: pip install ",
+        ),
+        ({"lora": LORA}, r"^lora needs the package peft, which is not installed: pip install "),
+    ],
+    ids=str,
+)
+def test_a_missing_package_is_one_clear_line(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], message: str
+) -> None:
+    monkeypatch.setattr("rstar.training.trainer.find_spec", lambda _: None)
+    with pytest.raises(ConfigError, match=message):
+        train(EXAMPLES, base=base, out=tmp_path, config=dataclasses.replace(CONFIG, **settings), seed=5)
+
+
 def test_more_processes_than_gpus_are_refused(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
