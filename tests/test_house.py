@@ -37,6 +37,7 @@ HEAVY = {
     "deepspeed",
     "matplotlib",
     "pandas",
+    "peft",
     "ray",
     "torch",
     "transformers",

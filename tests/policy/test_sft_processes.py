@@ -28,6 +28,11 @@ from tests.policy.killed_training import CONFIG, EXAMPLES
 LORA = LoRAConfig(rank=4, alpha=8.0)
 
 
+def with_deepspeed(preset: str) -> Any:
+    """A parameter that needs DeepSpeed."""
+    return pytest.param(preset, marks=pytest.mark.deepspeed)
+
+
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny_base(tmp_path_factory.mktemp("base"), ["x = 1\nprint(x)\n<end_of_code>"] * 3)
@@ -88,6 +93,7 @@ def test_two_processes_learn_what_one_does_though_they_cannot_share_the_last_bat
 
 
 @pytest.mark.slow
+@pytest.mark.deepspeed
 @pytest.mark.parametrize("preset", ["zero1", "zero2", "zero3"])
 def test_zero_on_two_processes_learns_what_one_does(
     base: Path, alone: tuple[Path, TrainingResult], tmp_path: Path, preset: str
@@ -101,6 +107,7 @@ def test_zero_on_two_processes_learns_what_one_does(
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)  # DeepSpeed compiles its optimiser for the CPU, once
+@pytest.mark.deepspeed
 @pytest.mark.parametrize("preset", ["zero2-offload", "zero3-offload"])
 def test_offload_to_memory_learns_the_same(
     base: Path, alone: tuple[Path, TrainingResult], tmp_path: Path, preset: str
@@ -112,7 +119,7 @@ def test_offload_to_memory_learns_the_same(
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("deepspeed", [None, "zero3"])
+@pytest.mark.parametrize("deepspeed", [None, with_deepspeed("zero3")])
 def test_killed_with_sigkill_and_started_again_gives_equal_weights(
     base: Path, tmp_path: Path, repository: Path, deepspeed: str | None
 ) -> None:
@@ -140,6 +147,7 @@ def test_killed_with_sigkill_and_started_again_gives_equal_weights(
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
+@pytest.mark.deepspeed
 def test_tied_embeddings_are_saved_once_and_load_as_one(tied: Path, tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     expected = train(EXAMPLES, base=tied, out=one, config=CONFIG, seed=5)
@@ -153,6 +161,7 @@ def test_tied_embeddings_are_saved_once_and_load_as_one(tied: Path, tmp_path: Pa
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
+@pytest.mark.deepspeed
 def test_bfloat16_checkpointing_and_adapters_go_with_zero_3(base: Path, tmp_path: Path) -> None:
     config = dataclasses.replace(CONFIG, precision=Precision.BFLOAT16, gradient_checkpointing=True, lora=LORA)
     expected = train(EXAMPLES, base=base, out=tmp_path / "one", config=config, seed=5)

@@ -26,6 +26,11 @@ WAVERING = dataclasses.replace(CONFIG, save_steps=2, learning_rate=0.1, warmup_r
 """A rate at which held-out accuracy goes up and down, so that the best checkpoint is not the last."""
 
 
+def with_deepspeed(preset: str) -> Any:
+    """A parameter that needs DeepSpeed."""
+    return pytest.param(preset, marks=pytest.mark.deepspeed)
+
+
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny_base(tmp_path_factory.mktemp("base"), ["x = 1\nprint(x)\n<end_of_code>"] * 3)
@@ -51,7 +56,7 @@ def spread(**settings: Any) -> Any:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("deepspeed", [None, "zero2", "zero3"])
+@pytest.mark.parametrize("deepspeed", [None, with_deepspeed("zero2"), with_deepspeed("zero3")])
 def test_two_processes_learn_and_measure_what_one_does(
     base: Path, alone: tuple[Path, TrainingResult], tmp_path: Path, deepspeed: str | None
 ) -> None:
@@ -69,7 +74,7 @@ def test_two_processes_learn_and_measure_what_one_does(
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("deepspeed", [None, "zero3"])
+@pytest.mark.parametrize("deepspeed", [None, with_deepspeed("zero3")])
 def test_the_best_checkpoint_is_kept_whatever_shares_it(
     base: Path, tmp_path: Path, deepspeed: str | None
 ) -> None:
@@ -115,6 +120,7 @@ def test_with_adapters_the_head_is_trained_whole_and_the_folder_is_plain(base: P
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
+@pytest.mark.deepspeed
 def test_adapters_and_bfloat16_go_with_zero_3(base: Path, tmp_path: Path) -> None:
     config = dataclasses.replace(
         CONFIG, lora=LoRAConfig(rank=4, alpha=8.0), precision=Precision.BFLOAT16, gradient_checkpointing=True,
