@@ -38,6 +38,8 @@ WORK = "work.pickle"
 RESULT = "result.pickle"
 HOLD = b"hold\n"
 """First line of an agent's standard input. When the input ends after it, whoever launched the agent is gone."""
+TERMINAL = "RSTAR_TERMINAL"
+"""Environment variable with the terminal that somebody watches, if one does: rank 0 on this machine shows its progress."""
 _PASSED_ON = (
     "CUDA_",
     "DS_",
@@ -52,6 +54,7 @@ _PASSED_ON = (
 )
 """Environment variables that other machines get too begin like this."""
 _POLL_S = 0.05
+_PATIENCE_S = 3.0
 _END_S = 20.0
 
 
@@ -76,9 +79,10 @@ def launch(
     with _agents(job.resolve(), hosts, port, num_threads) as agents:
         while all(agent.poll() in (None, 0) for agent in agents) and not _all_ended(agents):
             time.sleep(_POLL_S)
-        failed = [agent for agent in agents if agent.poll()]
-        if failed:  # the other machines' processes find out by themselves, or are ended here
-            time.sleep(_POLL_S)
+        failed = any(agent.poll() for agent in agents)
+        patience = time.monotonic() + _PATIENCE_S
+        while failed and not _all_ended(agents) and time.monotonic() < patience:
+            time.sleep(_POLL_S)  # the first to end need not be where it went wrong
     if failed or not (job / RESULT).exists():
         raise _first_failure(job, [agent.returncode for agent in agents])
     result: T = pickle.loads((job / RESULT).read_bytes())
@@ -101,9 +105,7 @@ def _agents(
             place = [str(index), str(len(hosts.slots)), str(slots), hosts.address, str(port)]
             command = [sys.executable, "-m", "rstar.training.agent", str(job), *place]
             with (job / f"agent-{index}.log").open("w") as log:
-                agent = _start(
-                    command, host, hosts, _threads(num_threads, slots), None if _watched() else log
-                )
+                agent = _start(command, host, hosts, _threads(num_threads, slots), log)
             agents.append(agent)
             assert agent.stdin is not None
             with suppress(BrokenPipeError):  # it has ended already; its log says why
@@ -125,6 +127,8 @@ def _start(
     command: list[str], host: str, hosts: Hosts, threads: Mapping[str, str], output: Any
 ) -> subprocess.Popen[bytes]:
     environment = {**threads, **os.environ}
+    if sys.stderr.isatty():
+        environment[TERMINAL] = os.ttyname(sys.stderr.fileno())
     if not (here := hosts.is_here(host)):
         passed = [f"{key}={value}" for key, value in environment.items() if key.startswith(_PASSED_ON)]
         line = f"cd {shlex.quote(os.getcwd())} && exec env {shlex.join([*passed, *command])}"
@@ -146,11 +150,6 @@ def _start(
 def _threads(num_threads: int | None, slots: int) -> dict[str, str]:
     """Without a number every process would start as many threads as there are cores."""
     return {"OMP_NUM_THREADS": str(num_threads or max(1, len(os.sched_getaffinity(0)) // slots))}
-
-
-def _watched() -> bool:
-    """Somebody looks on: rank 0 shows its progress."""
-    return sys.stderr.isatty()
 
 
 def _free_port() -> int:

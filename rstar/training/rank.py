@@ -11,10 +11,11 @@ import pickle
 import signal
 import sys
 import traceback
+import warnings
 from pathlib import Path
 
 from rstar.training.agent import AGENT
-from rstar.training.launch import RESULT, WORK, record_failure
+from rstar.training.launch import RESULT, TERMINAL, WORK, record_failure
 
 _PR_SET_PDEATHSIG = 1
 
@@ -23,8 +24,11 @@ def main() -> int:
     """Run the work; 0 if it went well."""
     _end_with_agent()
     job, rank = Path(sys.argv[1]), int(os.environ["RANK"])
-    if rank or not sys.stderr.isatty():
-        _write_to(job / f"rank-{rank}.log")
+    _write_to(job / f"rank-{rank}.log", (1, 2))
+    if rank == 0 and (terminal := os.environ.get(TERMINAL)):
+        _write_to(Path(terminal), (2,))
+    # DeepSpeed and PyTorch are not always of one mind about names; every step would say so.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"(torch|deepspeed)\.")
     try:
         work, arguments = pickle.loads((job / WORK).read_bytes())
         result = work(**arguments)
@@ -45,9 +49,9 @@ def _end_with_agent() -> None:
         os._exit(1)  # it ended before
 
 
-def _write_to(log: Path) -> None:
-    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    for stream in (1, 2):
+def _write_to(file: Path, streams: tuple[int, ...]) -> None:
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOCTTY, 0o644)
+    for stream in streams:
         os.dup2(descriptor, stream)
     os.close(descriptor)
 
