@@ -4,7 +4,7 @@
         [--epochs 2] [--skip-plain]
 
 Prints Markdown. `--problems` problems of the curriculum are searched by the shipped base model; policy and preference model
-are trained on those trees with the embedded recipe's settings, but for `--precision` and `--epochs`. Every optimiser step's loss is
+are trained on those trees with the embedded recipe's settings, but for `--precision`, `--epochs` and micro-batches of half a batch. Every optimiser step's loss is
 compared with that of one process without DeepSpeed; the aim is 1e-4. `loop` is the time in the Trainer's loop, `whole` with the
 start of processes, loading and saving. On a machine with two cores two processes take both.
 """
@@ -55,9 +55,14 @@ def main() -> None:
     examples = sft_set(trees, problems, config=recipe.sft_set, seed=0, **reading).examples
     groups = pair_set(trees, config=recipe.pairs, **reading).groups
     changes: dict[str, Any] = {"precision": options.precision, "epochs": options.epochs, "logging_steps": 1}
+    halved = {"micro_batch_size": recipe.sft.global_batch_size // 2}
     trainings: dict[str, Callable[..., Any]] = {
         f"policy, {len(examples)} examples": lambda out, **how: train_policy(
-            examples, base=BASE, out=out, config=dataclasses.replace(recipe.sft, **changes, **how), seed=0
+            examples,
+            base=BASE,
+            out=out,
+            config=dataclasses.replace(recipe.sft, **changes, **halved, **how),
+            seed=0,
         ),
         f"PPM, {sum(group.size for group in groups)} pairs": lambda out, **how: train_ppm(
             groups, base=BASE, out=out, config=dataclasses.replace(recipe.ppm, **changes, **how), seed=0
