@@ -75,7 +75,8 @@ def run(
                 f'{setting} needs the package {package}, which is not installed: pip install -c constraints.txt -e ".[train]"'
             )
     machines = Hosts(slots={LOCAL: 1}) if is_rank() else hosts_of(config, hosts)
-    if is_rank() or (machines.num_processes == 1 and config.deepspeed is None):
+    here = all(machines.is_here(host) for host in machines.slots)
+    if is_rank() or (here and machines.num_processes == 1 and config.deepspeed is None):
         with _session(config.num_threads):
             return work(out=out, config=config, **arguments)
     for host, slots in machines.slots.items():
