@@ -4,10 +4,11 @@
         [--epochs 2] [--skip-plain]
 
 Prints Markdown. `--problems` problems of the curriculum are searched by the shipped base model; policy and preference model
-are trained on those trees with the embedded recipe's settings, but for `--precision`, `--epochs` and micro-batches of half a batch. Every optimiser step's loss is
-compared with that of one process without DeepSpeed; the aim is 1e-4 in float32. Another attention kernel
-(eager) in one process, which too only changes the last digits, shows how far these alone take a training in bfloat16. `loop` is the time in the Trainer's loop, `whole` with the
-start of processes, loading and saving. On a machine with two cores two processes take both.
+are trained on those trees with the embedded recipe's settings, but for `--precision`, `--epochs` and micro-batches of half a
+batch. Every optimiser step's loss is compared with that of one process without DeepSpeed; the aim is 1e-4 in float32. Another
+attention kernel (eager) in one process, which too only changes the last digits, shows how far these alone take a training in
+bfloat16. `loop` is the time in the Trainer's loop, `whole` with the start of processes, loading and saving. On a machine with
+two cores two processes take both.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ class LoRAConfig:
     linear layer. They are merged into the weights at the end, so the result is a model folder like any other."""
 
     rank: int = 16
-    alpha: float = 32.0
+    alpha: int = 32
     """The adapters' product counts alpha / rank times."""
     dropout: float = 0.0
     target_modules: tuple[str, ...] = ()
@@ -46,7 +46,7 @@ class LoRAConfig:
 
     def __post_init__(self) -> None:
         require(self.rank >= 1, "rank", self.rank, "at least 1")
-        require(0 < self.alpha < math.inf, "alpha", self.alpha, "finite and above 0")
+        require(self.alpha >= 1, "alpha", self.alpha, "at least 1")
         require(0 <= self.dropout < 1, "dropout", self.dropout, "in [0, 1)")
 
 

@@ -85,9 +85,10 @@ def run(
             raise ConfigError(
                 f"num_processes is {slots} on this machine, which has {gpus} GPUs; one process drives one"
             )
-    return launch(
+    result: T = launch(
         run, folder=out, hosts=machines, num_threads=config.num_threads, work=work, out=out, config=config, **arguments
     )  # fmt: skip
+    return result
 
 
 def hosts_of(config: TrainingConfig, hosts: Hosts | None = None) -> Hosts:

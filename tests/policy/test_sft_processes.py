@@ -25,7 +25,7 @@ from rstar.training.lora import add_adapters, merged
 from tests.policy.forest import random_examples, save_tiny_base
 from tests.policy.killed_training import CONFIG, EXAMPLES
 
-LORA = LoRAConfig(rank=4, alpha=8.0)
+LORA = LoRAConfig(rank=4, alpha=8)
 
 
 def with_deepspeed(preset: str) -> Any:

@@ -106,7 +106,7 @@ def test_a_baseline_learns_the_same_on_two_processes(
 
 
 def test_with_adapters_the_head_is_trained_whole_and_the_folder_is_plain(base: Path, tmp_path: Path) -> None:
-    config = dataclasses.replace(CONFIG, lora=LoRAConfig(rank=4, alpha=8.0), learning_rate=1e-2, epochs=3)
+    config = dataclasses.replace(CONFIG, lora=LoRAConfig(rank=4, alpha=8), learning_rate=1e-2, epochs=3)
     result = train(GROUPS, base=base, out=tmp_path, config=config, seed=5)
     assert result.losses[-1] < result.losses[0]
     assert result.accuracy > 0.9
@@ -123,7 +123,7 @@ def test_with_adapters_the_head_is_trained_whole_and_the_folder_is_plain(base: P
 @pytest.mark.deepspeed
 def test_adapters_and_bfloat16_go_with_zero_3(base: Path, tmp_path: Path) -> None:
     config = dataclasses.replace(
-        CONFIG, lora=LoRAConfig(rank=4, alpha=8.0), precision=Precision.BFLOAT16, gradient_checkpointing=True,
+        CONFIG, lora=LoRAConfig(rank=4, alpha=8), precision=Precision.BFLOAT16, gradient_checkpointing=True,
         learning_rate=1e-2, num_processes=2, deepspeed="zero3",
     )  # fmt: skip
     result = train(GROUPS, base=base, out=tmp_path, config=config, seed=5)
