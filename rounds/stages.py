@@ -178,7 +178,7 @@ def _round(
         settings={"sft": _decisive(recipe, "sft")},
         seed=recipe.stage_seed("sft"),
         inputs={"sft_set": sft_set, "base": base},
-        work=partial(make_policy, recipe),
+        work=partial(make_policy, recipe, workplace=workplace),
     )
     pairs = Stage(
         name=f"{here}/pairs",
@@ -198,7 +198,7 @@ def _round(
         settings={"ppm": _decisive(recipe, "ppm")},
         seed=recipe.stage_seed("ppm"),
         inputs=drawn_from,
-        work=partial(make_ppm, recipe),
+        work=partial(make_ppm, recipe, workplace=workplace),
     )
     evaluation = Stage(
         name=f"{here}/evaluation",

@@ -21,12 +21,12 @@ from ppm.pairs import pair_set
 from rounds.artifact import STORE
 from rounds.pools import TRAIN
 from rounds.recipe import RoundRecipe
+from rounds.workplace import HERE, Workplace
 from rstar.energy import EnergyMeter
 from rstar.errors import StageError
 from rstar.problems import read_problems
 from rstar.prompts import FORMATS
 from rstar.store import Kind, Outcome, Store
-from rstar.training.hosts import Hosts
 
 MIN_PROBLEMS = 2
 """With pairs, for a preference model: one to learn from and one to measure."""
@@ -68,9 +68,9 @@ def make_sft_set(recipe: RoundRecipe, folder: Path, inputs: Mapping[str, Path]) 
 
 
 def make_policy(
-    recipe: RoundRecipe, folder: Path, inputs: Mapping[str, Path], *, hosts: Hosts | None = None
+    recipe: RoundRecipe, folder: Path, inputs: Mapping[str, Path], *, workplace: Workplace = HERE
 ) -> dict[str, Any]:
-    """Fine-tune the base model on the examples, on `hosts` or the machines that the recipe names."""
+    """Fine-tune the base model on the examples."""
     from policy.sft import train
 
     energy = EnergyMeter()
@@ -80,7 +80,7 @@ def make_policy(
         out=folder,
         config=recipe.sft,
         seed=recipe.stage_seed("sft"),
-        hosts=hosts,
+        hosts=workplace.training_hosts(recipe.sft),
     )
     return {
         "examples": result.num_examples,
@@ -140,11 +140,10 @@ def earlier(what: str, round_index: int) -> str:
 
 
 def make_ppm(
-    recipe: RoundRecipe, folder: Path, inputs: Mapping[str, Path], *, hosts: Hosts | None = None
+    recipe: RoundRecipe, folder: Path, inputs: Mapping[str, Path], *, workplace: Workplace = HERE
 ) -> dict[str, Any]:
     """Train a preference model on the pairs, or a baseline on labels of the trees (the input `search`), of the round and of
-    those before it that are inputs, from the round's policy, on `hosts` or the machines that the recipe names; measure it on
-    the round's own pairs held out."""
+    those before it that are inputs, from the round's policy; measure it on the round's own pairs held out."""
     from ppm.evaluate import pair_accuracy
     from ppm.model import load
     from ppm.train import split, train
@@ -167,7 +166,13 @@ def make_ppm(
             drawn = labelled_set(trees, objective=config.objective, **reading).groups
             labelled += sorted(drawn, key=_tree_of)
     result = train(
-        groups, base=inputs["policy"], out=folder, config=config, seed=seed, labelled=labelled, hosts=hosts
+        groups,
+        base=inputs["policy"],
+        out=folder,
+        config=config,
+        seed=seed,
+        labelled=labelled,
+        hosts=workplace.training_hosts(config),
     )
     _, held_out = split(groups, share=config.held_out_share, seed=seed)
     if config.objective is Objective.ORM:
