@@ -27,7 +27,7 @@ def test_several_processes_go_to_the_clusters_machines_through_its_shell(
     import rstar.cluster
 
     monkeypatch.setattr(rstar.cluster, "training_slots", lambda address: {"a": 2, "b": 8})
-    hosts = on_ray("10.0.0.1:6379").training_hosts(SFTConfig(num_processes=9, global_batch_size=126))
+    hosts = on_ray("10.0.0.1:6379").training_hosts(SFTConfig(num_processes=9, global_batch_size=144))
     assert hosts is not None
     assert dict(hosts.slots) == {"b": 8, "a": 1}
     assert hosts.remote_shell == (sys.executable, "-m", "rstar.cluster.shell", "10.0.0.1:6379")
