@@ -38,7 +38,7 @@ ALL := $(VENV)/.installed-all-$(CHECKSUM)
 GPU := $(VENV)/.installed-gpu-$(CHECKSUM)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-all setup-gpu round1 round2 round3 round4 rounds ablations plan test test-all check format bench base lock clean
+.PHONY: help setup setup-all setup-gpu round1 round2 round3 round4 rounds ablations scale plan test test-all check format bench base lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -57,6 +57,8 @@ rounds: $(RUN) $(WITH_RAY) ## every round of the recipe, or until coverage gains
 	$(call ROUND,all)
 ablations: $(RUN) $(WITH_RAY) ## every round, then the last (or LAST=2) with parts of the method replaced: other training sets, PQM, ORM
 	$(call ROUND,ablations) $(if $(LAST),--round $(LAST))
+scale: $(ALL) ## a small round on the engines of a cluster: vLLM decodes and scores, DeepSpeed trains on two ranks, Ray spreads the search
+	$(BIN)/rstar round 1 --recipe embedded-scale --ray local
 
 PLAN = $(BIN)/rstar plan --recipe $(RECIPE) $(foreach pair,$(SET),--set '$(pair)')
 plan: $(RUN) ## what a recipe costs before it runs (GPUS=8xA100-40GB PROBLEMS=747000 PRICE=2); without GPUS this machine is measured
