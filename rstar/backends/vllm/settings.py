@@ -59,6 +59,8 @@ class LLMSettings:
         kv_cache_mb = self.kv_cache_mb or (CPU_KV_CACHE_MB if on_cpu else None)
         if on_cpu or self.block_size is not None:
             arguments["block_size"] = self.block_size or CPU_BLOCK_SIZE
+        if on_cpu:  # a prompt in chunks ends the engine where its request has a seed: "CPU Generator does not use offset"
+            arguments["enable_chunked_prefill"] = False
         try:
             return LLMEngine.from_engine_args(
                 EngineArgs(
