@@ -40,9 +40,10 @@ from rstar.backends.stats import EngineStats
 from rstar.backends.vllm.config import VLLMConfig
 from rstar.backends.vllm.policy import VLLMPolicy
 from rstar.config import Guidance, SearchConfig
+from rstar.demonstrations import Demonstration
 from rstar.evaluation import Engines
 from rstar.problems import Problem
-from rstar.prompts import BARE, Demonstration, PromptFormat
+from rstar.prompts import BARE, PromptFormat
 from rstar.protocols import Candidate, ProposeRequest, SamplingConfig
 from rstar.sandbox import SandboxConfig, SandboxPool
 from rstar.search import SearchTask, search_trees

@@ -15,10 +15,10 @@ from transformers import AutoTokenizer
 
 from ppm.config import ScoreBound
 from ppm.model import start_from
+from ppm.opening import open_scorer
 from ppm.vllm_scorer import VLLMScorer
 from rounds.base_model import BASE_MODEL
 from rounds.curriculum import Level, Split, generate
-from rounds.searching import open_scorer
 from rstar.campaign import search_into_store
 from rstar.config import Guidance, SearchConfig, build
 from rstar.engines import EngineConfig
@@ -62,7 +62,7 @@ def test_a_preference_model_on_vllm_guides_a_search_on_vllm(tmp_path: Path) -> N
         return await search_into_store(
             generate(Split.EVAL, Level.EASY, 4, 0), model=BASE_MODEL, store=store, round_index=3, label="guided",
             search=SearchConfig(num_rollouts=2, num_candidates=4, guidance=Guidance.PPM), sandbox=SandboxConfig(),
-            grading=GraderConfig(), engine=engine, prompt_format="bare", seed=0, value=scorer,
+            grading=GraderConfig(), engine=engine, prompt_format="bare", seed=0, open_value=lambda: scorer,
         )  # fmt: skip
 
     assert asyncio.run(run()) == []
