@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from rounds import cli
+import rounds.cli  # noqa: F401 - registers the commands
 from rounds.artifact import Manifest, begin, finish
 from rounds.show import headline, latest_report
+from rstar.cli import app
 from rstar.errors import StageError
 
 
@@ -31,9 +32,9 @@ def test_the_last_finished_report_is_shown(tmp_path: Path) -> None:
     make_report(tmp_path, "round2", "60%")
     (tmp_path / "round3/report").mkdir(parents=True)  # begun, not finished
     assert latest_report(tmp_path) == tmp_path / "round2/report"
-    ran = CliRunner().invoke(cli.app, ["report", str(tmp_path), "--no-open"])
+    ran = CliRunner().invoke(app, ["report", str(tmp_path), "--no-open"])
     assert ran.output.splitlines() == ["- 60% greedy", f"report: {tmp_path}/round2/report/report.html"]
-    found = json.loads(CliRunner().invoke(cli.app, ["report", str(tmp_path), "--json"]).output)
+    found = json.loads(CliRunner().invoke(app, ["report", str(tmp_path), "--json"]).output)
     assert found["figures"] == ["- 60% greedy"]
 
 

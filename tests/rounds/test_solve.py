@@ -10,10 +10,11 @@ from pathlib import Path
 from rich.console import Console
 from typer.testing import CliRunner
 
-from rounds import cli
+import rounds.cli  # noqa: F401 - registers the commands
 from rounds.base_model import BASE_MODEL
 from rounds.solve import latest_models
 from rstar.answers import Finished
+from rstar.cli import app
 from rstar.config import SearchConfig
 from rstar.errors import ConfigError
 from rstar.exports import read_tree
@@ -32,9 +33,7 @@ QUICK = [
 
 
 def test_a_question_is_answered_in_plain_text(tmp_path: Path) -> None:
-    ran = CliRunner().invoke(
-        cli.app, ["solve", QUESTION, "--run", str(tmp_path), "--strategy", "greedy", *QUICK]
-    )
+    ran = CliRunner().invoke(app, ["solve", QUESTION, "--run", str(tmp_path), "--strategy", "greedy", *QUICK])
     assert ran.exit_code == 0, ran.output
     assert "ans = 84 % 23" in ran.output
     assert "\n15\n" in ran.output.replace(" \n", "\n")
@@ -56,7 +55,7 @@ def test_a_program_gets_json_and_the_question_may_come_through_a_pipe(tmp_path: 
 
 def test_no_answer_is_exit_code_1_and_a_reason(tmp_path: Path) -> None:
     ran = CliRunner().invoke(
-        cli.app, ["solve", QUESTION, "--run", str(tmp_path), "--seconds", "0.000001", *QUICK]
+        app, ["solve", QUESTION, "--run", str(tmp_path), "--seconds", "0.000001", *QUICK]
     )
     assert ran.exit_code == 1
     assert "no answer: the search ended before its first step was found" in ran.output
@@ -71,7 +70,7 @@ def test_mistakes_are_said_in_one_line(tmp_path: Path) -> None:
         ),
         (["--policy", str(tmp_path / "nothing")], "nothing"),
     ):
-        ran = CliRunner().invoke(cli.app, ["solve", QUESTION, "--run", str(tmp_path), *arguments])
+        ran = CliRunner().invoke(app, ["solve", QUESTION, "--run", str(tmp_path), *arguments])
         assert isinstance(ran.exception, ConfigError)
         assert message in str(ran.exception)
         assert "\n" not in str(ran.exception)
