@@ -14,6 +14,7 @@ from rich.table import Table
 
 from rounds.plan.command import plan_command
 from rounds.preparation.command import prepare_command
+from rounds.serve import serve_command
 from rounds.solve import solve_command
 from rstar.cli import AsJson, RayAddress, Settings, app, print_json, problems_app, run
 from rstar.errors import ConfigError
@@ -33,6 +34,7 @@ _STYLES = {"complete": "green", "stale": "yellow", "partial": "cyan", "missing":
 problems_app.command("prepare")(prepare_command)
 app.command("plan")(plan_command)
 app.command("solve")(solve_command)
+app.command("serve")(serve_command)
 
 
 @app.command("round")
