@@ -51,7 +51,9 @@ def serve_command(
 
     for module in ("fastapi", "uvicorn", "prometheus_client"):
         if importlib.util.find_spec(module) is None:
-            raise ConfigError(f"the server needs {module}, which is not installed; pip install 'rstar[serve]'")
+            raise ConfigError(
+                f"the server needs {module}, which is not installed; pip install 'rstar[serve]'"
+            )
     from rstar.server.running import serve
 
     values = override({}, settings or [])

@@ -65,9 +65,7 @@ PPMFolder = Annotated[
     ),
 ]
 RunFolder = Annotated[Path, typer.Option("--run", help="A run whose last round has the models.")]
-StrategyName = Annotated[
-    str, typer.Option("--strategy", help="mcts, beam, best_of_n, majority or greedy.")
-]
+StrategyName = Annotated[str, typer.Option("--strategy", help="mcts, beam, best_of_n, majority or greedy.")]
 PromptFormatName = Annotated[
     str,
     typer.Option("--prompt-format", help="bare: fine-tuned on the step format; rstar: the paper's prompt."),
