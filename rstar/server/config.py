@@ -38,7 +38,7 @@ class ServerConfig:
     max_body_bytes: int = 1 << 20
     max_body_s: float = 30.0
     """A request whose body takes longer to arrive is refused (408)."""
-    shutdown_s: float = 10.0
+    shutdown_s: float = 30.0
     """So long a stopping server waits for clients to take their answers."""
 
     def __post_init__(self) -> None:

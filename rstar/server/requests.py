@@ -243,8 +243,7 @@ def _question(text: str, param: str) -> str:
 
 
 def _wrong(code: str, param: str, message: str) -> PydanticCustomError:
-    escaped = message.replace("{", "{{").replace("}", "}}")
-    return PydanticCustomError(code, escaped, {"param": param})  # type: ignore[arg-type]
+    return PydanticCustomError(code, message, {"param": param})  # type: ignore[arg-type]
 
 
 def _out_of_range(param: str, message: str) -> ApiError:

@@ -230,9 +230,8 @@ class EventStream(StreamingResponse):
             async with aclosing(self._events):  # type: ignore[type-var]
                 await self.stream_response(send)
 
-        with self._held:
-            with suppress(ClientDisconnect, OSError):  # nobody is left to be told
-                await unless_gone(receive, all_events())
+        with self._held, suppress(ClientDisconnect, OSError):  # nobody is left to be told
+            await unless_gone(receive, all_events())
 
 
 def _fenced(text: str, language: str) -> str:
