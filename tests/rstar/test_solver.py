@@ -21,6 +21,7 @@ from rstar import Answer, Finished, SearchConfig, Solver, StepsFound, StopReason
 from rstar.backends.scripted import ChainWorld, ScriptedPolicy, ScriptedValue
 from rstar.engines import EngineConfig
 from rstar.errors import ConfigError
+from rstar.prompts import BARE, render_prompt
 from rstar.protocols import Candidate, ProposeRequest
 from rstar.sandbox import SandboxConfig
 from rstar.selection import Method
@@ -315,7 +316,7 @@ def test_options_change_for_one_question_and_share_everything_else(solver: Solve
 
 def test_an_answer_knows_the_length_of_its_prompt(solver: Solver) -> None:
     found = solver.solve(QUESTION)
-    assert found.cost.prompt_tokens == len(f"{QUESTION}\n<code>\n".encode())
+    assert found.cost.prompt_tokens == len(render_prompt(BARE, QUESTION).encode())
 
 
 @pytest.mark.parametrize(
