@@ -97,20 +97,17 @@ def _http_message(error: HTTPException) -> str:
 
 def _invalid(invalid: RequestValidationError) -> ApiError:
     first = invalid.errors()[0]
-    context = first.get("ctx", {})
     path = [part for part in first["loc"][1:] if part != "str" and not str(part).startswith("list[")]
     param = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".") or None
     message = first["msg"][:1].lower() + first["msg"][1:]
     match first["type"]:
         case "json_invalid":
-            reason = context.get("error", "")
+            reason = first["ctx"]["error"]
             return ApiError(400, f"the body is not valid JSON: {reason}", code="invalid_json")
         case "missing" if param is None:
             return ApiError(400, "the body is missing; send a JSON object", code="invalid_json")
         case "missing":
             return ApiError(400, f"{param} is missing", param=param, code="missing_required_parameter")
-        case "unknown_parameter" | "unsupported_parameter" | "invalid_value" as code:
-            return ApiError(400, message, param=context["param"], code=code)
         case _ if param is None:
             wanted = "a JSON object, with the header Content-Type: application/json"
             return ApiError(400, f"the body is not {wanted}", code="invalid_json")

@@ -12,7 +12,6 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-from pydantic_core import PydanticCustomError
 
 from rstar.seeds import derive
 from rstar.selection import SELECTING, Method
@@ -63,7 +62,7 @@ class Options(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _known(cls, values: Any) -> Any:
-        """Leave out what is null or ignored; refuse what is unknown, naming near misses, or unsupported."""
+        """Leave out what is null or ignored. Raises ApiError for what is unknown, naming near misses, or unsupported."""
         if not isinstance(values, dict):
             return values
         own = cls.model_fields
@@ -242,8 +241,8 @@ def _question(text: str, param: str) -> str:
     return text
 
 
-def _wrong(code: str, param: str, message: str) -> PydanticCustomError:
-    return PydanticCustomError(code, message, {"param": param})  # type: ignore[arg-type]
+def _wrong(code: str, param: str, message: str) -> ApiError:
+    return ApiError(400, message, param=param, code=code)
 
 
 def _out_of_range(param: str, message: str) -> ApiError:
