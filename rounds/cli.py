@@ -17,6 +17,7 @@ from rounds.preparation.command import prepare_command
 from rounds.solve import solve_command
 from rstar.cli import AsJson, RayAddress, Settings, app, print_json, problems_app, run
 from rstar.errors import ConfigError
+from rstar.viewer.command import view_command
 
 if TYPE_CHECKING:
     from rounds.artifact import Manifest
@@ -33,6 +34,7 @@ _STYLES = {"complete": "green", "stale": "yellow", "partial": "cyan", "missing":
 problems_app.command("prepare")(prepare_command)
 app.command("plan")(plan_command)
 app.command("solve")(solve_command)
+app.command("view")(view_command)
 
 
 @app.command("round")
