@@ -333,4 +333,9 @@ export function box(at, id) {
   return [frame.left + transform.applyX(x), frame.top + transform.applyY(y), frame.left + transform.applyX(x + WIDTH), frame.top + transform.applyY(y + HEIGHT)];
 }
 
+/** Show a pane at a scale, 0 for the whole tree, from its start. */
+export function zoomTo(at, scale) {
+  panes[at].overview({ least: scale, smooth: false });
+}
+
 start();

@@ -115,6 +115,7 @@ export class Pane {
     this.pending = requestAnimationFrame(() => {
       this.pending = 0;
       paint(this.context, this);
+      if (!this.drawn) this.drawn = performance.mark("drawn");
       if (!this.map.hidden) this.minimap.frame(this.transform, this.width, this.height);
     });
   }
@@ -135,11 +136,11 @@ export class Pane {
     this.move(zoomIdentity.translate(MARGIN, y).scale(k), smooth);
   }
 
-  /** All of it, however small. */
-  overview() {
+  /** All of it, however small, or its start at the scale `least`. */
+  overview({ least = 0, smooth = true } = {}) {
     const { layout, width, height } = this;
-    const k = Math.min(1, (width - 2 * MARGIN) / layout.width, (height - 2 * MARGIN) / layout.height);
-    this.move(zoomIdentity.translate((width - layout.width * k) / 2, MARGIN).scale(k), true);
+    const k = Math.max(least, Math.min(1, (width - 2 * MARGIN) / layout.width, (height - 2 * MARGIN) / layout.height));
+    this.move(zoomIdentity.translate(Math.max(MARGIN, (width - layout.width * k) / 2), MARGIN).scale(k), smooth);
   }
 
   centre(x, y, { smooth = true } = {}) {
