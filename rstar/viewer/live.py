@@ -26,6 +26,7 @@ class LiveTree:
         self.label = label
         self.pane = pane
         self._known: list[tuple[Any, ...]] | None = None
+        self._counts: tuple[int, ...] = ()
 
     def event(self, tree: Tree) -> str:
         """The server-sent event that brings the listener up to date; empty if it is."""
@@ -36,10 +37,13 @@ class LiveTree:
         """The same as plain values; None if nothing has changed."""
         states = [_state(node) for node in tree.nodes]
         known, self._known = self._known, states
+        counts, self._counts = self._counts, (tree.num_rollouts, tree.num_tokens, tree.num_executions)
         if known is None:
             return {"pane": self.pane, "tree": plain_tree(tree, self.label)}
         changed = [at for at, state in enumerate(states) if at >= len(known) or known[at] != state]
-        return {"pane": self.pane, "tree": plain_tree(tree, self.label, changed)} if changed else None
+        if not changed and counts == self._counts:
+            return None
+        return {"pane": self.pane, "tree": plain_tree(tree, self.label, changed)}
 
 
 def _state(node: Node) -> tuple[Any, ...]:

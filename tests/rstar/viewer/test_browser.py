@@ -28,7 +28,9 @@ pytestmark = pytest.mark.skipif(PROGRAM is None, reason="no Chromium is installe
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     assert PROGRAM is not None
     with Browser(PROGRAM, tmp_path_factory.mktemp("profile")) as browser:
-        browser.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-reduced-motion", "value": "reduce"}])
+        browser.call(
+            "Emulation.setEmulatedMedia", features=[{"name": "prefers-reduced-motion", "value": "reduce"}]
+        )
         yield browser  # fmt: skip
         assert browser.errors() == []
 
@@ -75,7 +77,7 @@ def test_the_page_asks_for_nothing_but_itself_and_reports_no_error(browser: Brow
 def test_a_click_shows_code_output_and_figures_of_the_step(browser: Browser, tmp_path: Path) -> None:
     tree = searched()
     show(browser, tmp_path, tree)
-    node_id = next(child for child in tree.live_children(ROOT) if tree.nodes[child].stdout)
+    node_id = state(browser)["panes"][0]["best"][0]
     node = tree.nodes[node_id]
     click_node(browser, node_id)
     assert state(browser)["panes"][0]["selected"] == node_id
@@ -140,12 +142,16 @@ def test_a_replay_shows_at_every_rollout_the_tree_that_the_search_had_then(
 
 def test_space_replays_the_search_to_its_end(browser: Browser, tmp_path: Path) -> None:
     show(browser, tmp_path, searched())
-    browser.press(",")
-    assert state(browser)["position"] == NUM_ROLLOUTS - 1
-    browser.press(".")
     browser.press(" ")
-    assert state(browser)["playing"]
+    assert state(browser)["playing"], "at the end it begins anew"
     assert state(browser)["position"] < NUM_ROLLOUTS
+    browser.press(" ")
+    assert not state(browser)["playing"]
+    set_position(browser, NUM_ROLLOUTS - 3)
+    browser.press(",")
+    browser.press(".")
+    assert state(browser)["position"] == NUM_ROLLOUTS - 3
+    browser.press(" ")
     browser.wait("!viewer.state().playing")
     assert state(browser)["position"] == NUM_ROLLOUTS
 
@@ -210,7 +216,9 @@ def test_arrow_keys_walk_the_tree_and_c_folds_it(browser: Browser, tmp_path: Pat
 def test_two_trees_stand_side_by_side_and_share_search_and_replay(browser: Browser, tmp_path: Path) -> None:
     first, second = searched(), searched(guidance=Guidance.TERMINAL)
     show(browser, tmp_path, first, second)
-    boxes = browser.evaluate("[...document.querySelectorAll('.pane')].map(e => e.getBoundingClientRect().width)")
+    boxes = browser.evaluate(
+        "[...document.querySelectorAll('.pane')].map(e => e.getBoundingClientRect().width)"
+    )
     assert len(boxes) == 2
     assert min(boxes) > 500
     click_node(browser, ROOT, pane=1)
@@ -239,9 +247,7 @@ def test_a_tree_of_five_thousand_nodes_opens_and_is_searched_and_moved(
     page = show(browser, tmp_path, tree)
     assert page.stat().st_size < 3_000_000
     before = state(browser)["panes"][0]["transform"]
-    browser.call(
-        "Input.dispatchMouseEvent", type="mouseWheel", x=500, y=400, deltaX=0, deltaY=600
-    )
+    browser.call("Input.dispatchMouseEvent", type="mouseWheel", x=500, y=400, deltaX=0, deltaY=600)
     browser.wait(f"viewer.state().panes[0].transform[1] === {before[1] - 600}")
     browser.press("9")
     browser.press("/")
@@ -301,20 +307,29 @@ def test_a_live_page_follows_a_running_search_to_its_end(browser: Browser, addre
     (shown,) = state(browser)["panes"]
     assert state(browser)["position"] == NUM_ROLLOUTS
     assert shown["present"] == list(range(len(tree.nodes)))
-    assert [visit_count for visit_count, _ in shown["statistics"]] == [node.visit_count for node in tree.nodes]
+    assert [visit_count for visit_count, _ in shown["statistics"]] == [
+        node.visit_count for node in tree.nodes
+    ]
     assert {url for url in browser.requests() if not url.endswith("favicon.ico")} == {
         address,
         f"{address}events",
     }
 
 
-def test_a_page_is_updated_by_a_call(browser: Browser, tmp_path: Path) -> None:
+def test_a_page_is_updated_by_calls_in_any_order_of_panes(browser: Browser, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     page.write_text(render_page({}, title="empty"), "utf-8")
     browser.open(page, width=1440)
-    live = LiveTree("x")
-    for position in (3, NUM_ROLLOUTS):
+    second, first = LiveTree("second", pane=1), LiveTree("first", pane=0)
+    for live, position in ((second, 3), (first, 1), (second, NUM_ROLLOUTS)):
         message = live.event(searched(position)).splitlines()[1].removeprefix("data: ")
         browser.evaluate(f"viewer.update({message!r})")
-    (shown,) = state(browser)["panes"]
-    assert len(shown["present"]) == len(searched().nodes)
+    assert [len(pane["statistics"]) for pane in state(browser)["panes"]] == [
+        len(searched().nodes),
+        len(searched(1).nodes),
+    ]
+    again = LiveTree("second", pane=1).event(searched(2)).splitlines()[1].removeprefix("data: ")
+    browser.press("b")
+    browser.evaluate(f"viewer.update({again!r})")
+    assert len(state(browser)["panes"][0]["statistics"]) == len(searched(2).nodes)
+    assert browser.errors() == []

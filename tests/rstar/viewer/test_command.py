@@ -16,10 +16,10 @@ from tests.rstar.trees import grow
 PROBLEM = grow(seed=3).problem_id
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One problem's trees of rounds 1 and 2, in round 2 two of them."""
-    folder = tmp_path / "store"
+    folder = tmp_path_factory.mktemp("trees") / "store"
     for round_index, indices in ((1, [0]), (2, [0, 1])):
         with Store.create(folder).writer(round=round_index) as writer:
             for index in indices:

@@ -38,3 +38,13 @@ def test_a_tree_that_has_not_changed_is_not_sent_again() -> None:
     assert json.loads(event.splitlines()[1].removeprefix("data: "))["pane"] == 1
     assert len(event.splitlines()) == 3, "one line of data, whatever the tree holds"
     assert live.event(searched()) == ""
+
+
+def test_a_rollout_that_ends_without_new_nodes_is_sent() -> None:
+    live, tree = LiveTree("x"), searched()
+    live.message(tree)
+    tree.num_rollouts += 1
+    message = live.message(tree)
+    assert message is not None
+    assert (message["tree"]["num_rollouts"], message["tree"]["nodes"]["id"]) == (tree.num_rollouts, [])
+    assert live.message(tree) is None

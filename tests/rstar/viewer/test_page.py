@@ -16,7 +16,9 @@ from tests.rstar.viewer.trees import searched
 
 VIEWER = Path(__file__).resolve().parents[3] / "rstar" / "viewer"
 FRONTEND = VIEWER / "frontend"
-HOSTILE = "</script><script>document.title = 'owned'</script><!-- <img src=x onerror=alert(1)> \ud800 \u2028 & \0"
+HOSTILE = (
+    "</script><script>document.title = 'owned'</script><!-- <img src=x onerror=alert(1)> \ud800 \u2028 & \0"
+)
 
 
 def data_of(page: str) -> dict[str, object]:

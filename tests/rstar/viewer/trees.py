@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import functools
+
 from rstar.config import Guidance, SearchConfig
 from rstar.tree import Tree
 from tests.rstar.worlds import RandomWorld, coarse_value, engines, new_tree, search_one
@@ -12,9 +15,14 @@ SEEDS = {Guidance.PPM: 8, Guidance.TERMINAL: 63}
 WORLD = RandomWorld(crash=0.35, nonsense=0.1)
 
 
-def searched(num_rollouts: int = NUM_ROLLOUTS, *, guidance: Guidance = Guidance.PPM, seed: int | None = None) -> Tree:
-    """The same search for the same seed, stopped after so many rollouts."""
-    seed = SEEDS[guidance] if seed is None else seed
+def searched(num_rollouts: int = NUM_ROLLOUTS, *, guidance: Guidance = Guidance.PPM) -> Tree:
+    """A tree of its own; the same search, stopped after so many rollouts."""
+    return copy.deepcopy(_searched(num_rollouts, guidance))
+
+
+@functools.cache
+def _searched(num_rollouts: int, guidance: Guidance) -> Tree:
     config = SearchConfig(num_candidates=4, max_depth=6, guidance=guidance)
     value = coarse_value if guidance is Guidance.PPM else None
-    return search_one(new_tree(seed=seed), engines(WORLD.respond, value=value), config, num_rollouts=num_rollouts)
+    parts = engines(WORLD.respond, value=value)
+    return search_one(new_tree(seed=SEEDS[guidance]), parts, config, num_rollouts=num_rollouts)

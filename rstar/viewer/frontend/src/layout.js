@@ -1,6 +1,6 @@
-// Where nodes go. Depth runs to the right; the best child of a node stands in its row, the others below it, so the best
-// path is a straight line along the top and a subtree's nodes are together. Rows are packed per depth: a row that one depth
-// needs is free to others. No two edges cross.
+// Where nodes go. Depth runs to the right; the best child of a node stands in its row, below it the others, first those that
+// nothing follows. So the best path is a straight line along the top and a subtree's nodes are together. Rows are packed per
+// depth: a row that one depth needs is free to others. No two edges cross.
 
 import { bisector } from "d3-array";
 import { hierarchy } from "d3-hierarchy";
@@ -23,6 +23,9 @@ export class Layout {
     const order = (a, b) =>
       tree.mainLine.has(b.id) - tree.mainLine.has(a.id) || b.live - a.live || b.visit_count - a.visit_count || b.value_sum - a.value_sum || a.id - b.id;
     this.root.sort((a, b) => order(a.data, b.data));
+    this.root.each((place) => {
+      if (place.children) place.children = leavesSecond(place.children);
+    });
     this.columns = Array.from({ length: this.root.height + 1 }, () => []);
     this.places = new Map();
     this.place(this.root);
@@ -66,4 +69,9 @@ export class Layout {
     const place = this.columns[depth][byRow.right(this.columns[depth], y) - 1];
     return place && y - place.y <= HEIGHT ? place : undefined;
   }
+}
+
+/** The first child, then those without children, then the others. */
+function leavesSecond([first, ...others]) {
+  return [first, ...others.filter((place) => !place.children), ...others.filter((place) => place.children)];
 }

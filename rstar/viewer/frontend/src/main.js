@@ -6,7 +6,7 @@
 import { detail } from "./detail.js";
 import { h } from "./dom.js";
 import { HEIGHT, WIDTH } from "./layout.js";
-import { ROOT, Tree } from "./model.js";
+import { ROOT } from "./model.js";
 import { Pane } from "./pane.js";
 import css from "./style.css";
 import { Theme } from "./theme.js";
@@ -15,7 +15,7 @@ const LONGEST_REPLAY_S = 12;
 const KEYS = [
   ["drag, scroll", "move"], ["Ctrl + scroll, pinch, + −", "zoom"], ["0 / 9", "readable size / whole tree"], ["click", "code and output of a step"],
   ["double click, c", "fold and unfold"], ["← → ↑ ↓", "parent, best child, above, below"], ["b", "end of the best path"], ["/", "search; Enter for the next find; #57 for a node"],
-  ["space", "replay"], [", .", "one rollout back, forward"], ["f", "failed candidates"], ["Tab", "other tree"], ["t", "light, dark"], ["Esc", "close, clear"],
+  ["space", "replay"], [", .", "one rollout back, forward"], ["f", "failed candidates"], ["t", "light, dark"], ["Esc", "close, clear"],
 ];
 
 const panes = [];
@@ -68,15 +68,16 @@ function start() {
       h("div", { className: "group replay" }, ui.back, ui.play, ui.on, ui.slider, ui.position),
       h("div", { className: "group" }, ui.fit, ui.theme, ui.help)),
     h("main", {}, ui.panes, ui.panel), ui.said, ui.keys);
-  for (const tree of data.trees) addPane(tree);
+  data.trees.forEach((tree, key) => addPane(tree, key));
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", retheme);
   new ResizeObserver(() => panes.forEach((pane) => pane.resized())).observe(ui.panes);
   document.addEventListener("keydown", onKey);
   if (data.live) listen(data.live);
 }
 
-function addPane(plain) {
+function addPane(plain, key) {
   const pane = new Pane(plain, { select, focus });
+  pane.key = key;
   panes.push(pane);
   ui.panes.append(pane.element);
   pane.theme = new Theme();
@@ -246,10 +247,6 @@ function onKey(event) {
   } else if (actions[event.key] && !(event.key === " " && event.target.tagName === "BUTTON")) {
     actions[event.key]();
     event.preventDefault();
-  } else if (event.key === "Tab" && event.target.tagName === "CANVAS" && panes.length > 1) {
-    focus(panes[(panes.indexOf(active) + 1) % panes.length]);
-    active.canvas.focus({ preventScroll: true });
-    event.preventDefault();
   }
 }
 
@@ -276,13 +273,13 @@ function retheme() {
 
 // ----------------------------------------------------------------------------------------------------------- live
 
-/** Take in one message: {pane, tree}, where `tree` is whole if its node ids begin at 0 with the pane's first message. */
+/** Take in one message, {pane, tree}: a tree that is `whole` is new or replaces the pane's, any other changes it. */
 export function update(message) {
-  const { pane: at, tree } = typeof message === "string" ? JSON.parse(message) : message;
-  const pane = panes[at];
-  if (!pane) return addPane(tree);
+  const { pane: key, tree } = typeof message === "string" ? JSON.parse(message) : message;
+  const pane = panes.find((one) => one.key === key);
+  if (!pane) return addPane(tree, key);
   const position = +ui.slider.value;
-  if (tree.whole) pane.tree = new Tree(tree);
+  if (tree.whole) pane.replace(tree);
   else pane.tree.set(tree);
   pane.arrange();
   caption(pane);

@@ -3,7 +3,8 @@
 import { HEIGHT, WIDTH } from "./layout.js";
 import { verdict } from "./model.js";
 
-const MAP_WIDTH = 92;
+const MAP_WIDTH = { desk: 92, phone: 50 };
+const PHONE = "(max-width: 760px)";
 
 export class Minimap {
   /** `go(x, y)`: bring this point of the tree to the middle of the view. */
@@ -21,11 +22,12 @@ export class Minimap {
   /** Draw the tree anew; the frame follows with `frame`. */
   draw(layout, theme, room) {
     const ratio = devicePixelRatio;
-    this.scaleX = MAP_WIDTH / layout.width;
+    const width = (this.width = matchMedia(PHONE).matches ? MAP_WIDTH.phone : MAP_WIDTH.desk);
+    this.scaleX = width / layout.width;
     this.scaleY = Math.min(room / layout.height, this.scaleX * 2);
     const height = Math.ceil(layout.height * this.scaleY);
     for (const canvas of [this.canvas, this.picture]) {
-      canvas.width = MAP_WIDTH * ratio;
+      canvas.width = width * ratio;
       canvas.height = height * ratio;
     }
     this.canvas.style.height = `${height}px`;
@@ -59,6 +61,6 @@ export class Minimap {
     const bottom = Math.min(Math.max(transform.invertY(height) * this.scaleY, top + 3), this.canvas.height / ratio - 1);
     context.strokeStyle = theme.ink;
     context.lineWidth = 1.5;
-    context.strokeRect(Math.max(1, left), Math.max(1, top), Math.min(MAP_WIDTH - 1, right) - Math.max(1, left), bottom - Math.max(1, top));
+    context.strokeRect(Math.max(1, left), Math.max(1, top), Math.min(this.width - 1, right) - Math.max(1, left), bottom - Math.max(1, top));
   }
 }

@@ -112,7 +112,7 @@ function paintBlock(context, { theme, selected, hits, transform, layout }, { x, 
   }
   const marked = node.id === selected || hits?.has(node.id);
   if (marked || (layout.tree.onBest.has(node.id) && transform.k > 0.1)) {
-    context.strokeStyle = hits?.has(node.id) ? theme.hit : node.id === selected ? theme.ink : theme.accent;
+    context.strokeStyle = node.id === selected ? theme.ink : hits?.has(node.id) ? theme.hit : theme.accent;
     context.lineWidth = 2.5 / transform.k;
     context.strokeRect(x, y, WIDTH, height);
   }
@@ -129,7 +129,7 @@ function paintCard(context, view, place) {
   context.roundRect(x, y, WIDTH, HEIGHT, 7);
   context.fillStyle = found === "failed" ? theme.page : theme.tint(node);
   context.fill();
-  context.strokeStyle = hits?.has(node.id) ? theme.hit : node.id === selected ? theme.ink : onBest ? theme.accent : hovered === node.id ? theme.soft : theme.line;
+  context.strokeStyle = node.id === selected ? theme.ink : hits?.has(node.id) ? theme.hit : onBest ? theme.accent : hovered === node.id ? theme.soft : theme.line;
   context.lineWidth = node.id === selected || hits?.has(node.id) ? 3 : onBest ? 2 : 1.25;
   if (found === "failed") context.setLineDash([4, 3]);
   context.stroke();

@@ -46,7 +46,7 @@ export class Pane {
       });
     this.surface = select(this.canvas).call(this.zoom).on("dblclick.zoom", null);
     this.canvas.addEventListener("wheel", (event) => this.scroll(event), { passive: false });
-    this.canvas.addEventListener("pointerdown", () => this.on.focus(this));
+    for (const name of ["pointerdown", "focus"]) this.canvas.addEventListener(name, () => this.on.focus(this));
     this.canvas.addEventListener("click", (event) => {
       const place = this.under(event);
       if (place) this.on.select(this, place.data.id);
@@ -79,6 +79,14 @@ export class Pane {
     this.canvas.style.cursor = id === null ? "" : "pointer";
     this.canvas.title = id === null ? "" : this.tree.nodes[id].title;
     this.draw();
+  }
+
+  /** Another tree in place of this one. */
+  replace(plain) {
+    this.tree = new Tree(plain);
+    this.folded.clear();
+    this.hovered = null;
+    if (this.selected >= this.tree.nodes.length) this.selected = null;
   }
 
   /** Lay the tree out, after what is shown of it has changed. */
