@@ -11,7 +11,7 @@ import functools
 import hashlib
 import html
 from collections.abc import Mapping
-from importlib.resources import files
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from rstar.tree import Tree
@@ -47,4 +47,4 @@ def _origin(live_url: str | None) -> str:
 
 @functools.cache
 def _script() -> str:
-    return files("rstar.viewer").joinpath("viewer.js").read_text(encoding="utf-8")
+    return Path(__file__).with_name("viewer.js").read_text(encoding="utf-8")

@@ -6,9 +6,9 @@ import { bisector } from "d3-array";
 import { hierarchy } from "d3-hierarchy";
 import { ROOT } from "./model.js";
 
-export const WIDTH = 212;
+export const WIDTH = 200;
 export const HEIGHT = 60;
-export const COLUMN = WIDTH + 44;
+export const COLUMN = WIDTH + 36;
 export const ROW = HEIGHT + 8;
 const FAMILY_GAP = 10;
 

@@ -4,6 +4,7 @@ import { HEIGHT, WIDTH } from "./layout.js";
 import { verdict } from "./model.js";
 
 const MAP_WIDTH = { desk: 92, phone: 50 };
+const PADDING = 4;
 const PHONE = "(max-width: 760px)";
 
 export class Minimap {
@@ -15,22 +16,22 @@ export class Minimap {
     canvas.addEventListener("pointerdown", (event) => canvas.setPointerCapture(event.pointerId));
     for (const name of ["pointerdown", "pointermove"])
       canvas.addEventListener(name, (event) => {
-        if (event.buttons & 1) go(event.offsetX / this.scaleX, event.offsetY / this.scaleY);
+        if (event.buttons & 1) go((event.offsetX - PADDING) / this.scaleX, (event.offsetY - PADDING) / this.scaleY);
       });
   }
 
-  /** Draw the tree anew; the frame follows with `frame`. */
-  draw(layout, theme, room) {
+  /** Draw the tree anew in a strip `height` pixels high; the frame follows with `frame`. */
+  draw(layout, theme, height) {
+    const room = height - 2 * PADDING;
     const ratio = devicePixelRatio;
     const width = (this.width = matchMedia(PHONE).matches ? MAP_WIDTH.phone : MAP_WIDTH.desk);
     this.scaleX = width / layout.width;
     this.scaleY = Math.min(room / layout.height, this.scaleX * 2);
-    const height = Math.ceil(layout.height * this.scaleY);
+    this.height = Math.ceil(layout.height * this.scaleY);
     for (const canvas of [this.canvas, this.picture]) {
       canvas.width = width * ratio;
-      canvas.height = height * ratio;
+      canvas.height = room * ratio;
     }
-    this.canvas.style.height = `${height}px`;
     const context = this.picture.getContext("2d");
     context.scale(ratio, ratio);
     const rowHeight = Math.max(1, HEIGHT * this.scaleY);
@@ -58,7 +59,7 @@ export class Minimap {
     const left = transform.invertX(0) * this.scaleX;
     const top = transform.invertY(0) * this.scaleY;
     const right = transform.invertX(width) * this.scaleX;
-    const bottom = Math.min(Math.max(transform.invertY(height) * this.scaleY, top + 3), this.canvas.height / ratio - 1);
+    const bottom = Math.min(Math.max(transform.invertY(height) * this.scaleY, top + 3), this.height - 1);
     context.strokeStyle = theme.ink;
     context.lineWidth = 1.5;
     context.strokeRect(Math.max(1, left), Math.max(1, top), Math.min(this.width - 1, right) - Math.max(1, left), bottom - Math.max(1, top));

@@ -87,7 +87,7 @@ function strokeEdges(context, places, weight) {
   for (const { x, y, parent } of places) {
     const row = y + HEIGHT / 2;
     const parentRow = parent.y + HEIGHT / 2;
-    const bend = parent.x + WIDTH + 20;
+    const bend = parent.x + WIDTH + 16;
     context.moveTo(parent.x + WIDTH, parentRow);
     if (row > parentRow) {
       context.arcTo(bend, parentRow, bend, row, 8);

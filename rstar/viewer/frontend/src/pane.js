@@ -113,7 +113,7 @@ export class Pane {
   /** The numbers on the cards have changed. */
   refresh() {
     if (!this.theme) return;
-    if (!this.map.hidden && this.height) this.minimap.draw(this.layout, this.theme, this.height - 16);
+    if (!this.map.hidden && this.height) this.minimap.draw(this.layout, this.theme, this.height);
     this.draw();
   }
 
