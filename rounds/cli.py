@@ -18,6 +18,7 @@ from rounds.serve import serve_command
 from rounds.solve import solve_command
 from rstar.cli import AsJson, RayAddress, Settings, app, print_json, problems_app, run
 from rstar.errors import ConfigError
+from rstar.viewer.command import view_command
 
 if TYPE_CHECKING:
     from rounds.artifact import Manifest
@@ -35,6 +36,7 @@ problems_app.command("prepare")(prepare_command)
 app.command("plan")(plan_command)
 app.command("solve")(solve_command)
 app.command("serve")(serve_command)
+app.command("view")(view_command)
 
 
 @app.command("round")
