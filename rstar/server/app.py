@@ -14,12 +14,12 @@ from fastapi.exceptions import RequestValidationError
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.responses import Response
+from starlette.responses import HTMLResponse, Response
 
 from rstar.answers import Answer, Finished, StepsFound
 from rstar.errors import RstarError
 from rstar.server.door import Door, unless_gone
-from rstar.server.errors import CLIENT_GONE, Json, api_error
+from rstar.server.errors import CLIENT_GONE, ApiError, Json, api_error
 from rstar.server.merging import merged
 from rstar.server.requests import (
     ChatRequest,
@@ -30,12 +30,13 @@ from rstar.server.requests import (
 )
 from rstar.server.responses import CHAT, DONE, TEXT, Completion, EventStream, Shape, new_id, sse, steps
 from rstar.server.service import Service, State
+from rstar.server.trees import Shown
 from rstar.solver import Solver
 
 log = logging.getLogger(__name__)
 
-Asked = Sequence[tuple[str, Solver]]
-"""Questions, each with the solver that has its options."""
+Asked = Sequence[tuple[str, str, Solver]]
+"""Searches: an id, a question, and the solver that has its options."""
 
 
 def create_app(service: Service) -> FastAPI:
@@ -59,6 +60,7 @@ def create_app(service: Service) -> FastAPI:
     app.add_exception_handler(ClientDisconnect, _nobody_there)
     _add_questions(app, service)
     _add_facts(app, service)
+    _add_pages(app, service)
     return app
 
 
@@ -75,25 +77,23 @@ def _add_questions(app: FastAPI, service: Service) -> None:
 
     async def complete(asked: ChatRequest | CompletionRequest, shape: Shape, request: Request) -> Response:
         check_model(asked.model, service.config)
-        with _admitted(asked, service) as (pairs, held):
-            making = Completion(
-                id=new_id(shape.prefix), shape=shape, model=asked.model, ignored=asked.ignored()
-            )
+        making = Completion(id=new_id(shape.prefix), shape=shape, model=asked.model, ignored=asked.ignored())
+        with _admitted(asked, making.id, service) as (searches, held):
             if asked.stream:
-                chunks = _chunks(service, pairs, making, with_usage=asked.stream_options.include_usage)
+                chunks = _chunks(service, searches, making, with_usage=asked.stream_options.include_usage)
                 return EventStream(chunks, held.pop_all())
-            return Json(making.whole(await unless_gone(request.receive, _answers(service, pairs))))
+            return Json(making.whole(await unless_gone(request.receive, _answers(service, searches))))
 
     @app.post("/v1/search")
     async def search(asked: SearchRequest, request: Request) -> Response:
         """One search with all that it found: the answer and the tree; streamed, every step as it is found."""
         if asked.model is not None:
             check_model(asked.model, service.config)
-        with _admitted(asked, service) as (pairs, held):
-            search_id = new_id("search")
+        search_id = new_id("search")
+        with _admitted(asked, search_id, service) as (searches, held):
             if asked.stream:
-                return EventStream(_search_events(service, pairs, search_id), held.pop_all())
-            (answer,) = await unless_gone(request.receive, _answers(service, pairs))
+                return EventStream(_search_events(service, searches, search_id), held.pop_all())
+            (answer,) = await unless_gone(request.receive, _answers(service, searches))
             return Json({"id": search_id, "object": "search", **answer.plain(with_tree=True)})
 
 
@@ -123,13 +123,38 @@ def _add_facts(app: FastAPI, service: Service) -> None:
         return Response(service.metrics.render(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
+def _add_pages(app: FastAPI, service: Service) -> None:
+    def shown(search_id: str) -> Shown:
+        found = service.trees.get(search_id)
+        if found is None:
+            raise ApiError(404, "no such search is known; / lists those that are", code="search_not_found")
+        return found
+
+    @app.get("/")
+    async def searches() -> Response:
+        """A page that lists the searches that run, and the last ones that ended."""
+        return HTMLResponse(service.trees.page())
+
+    @app.get("/trees/{search_id}")
+    async def tree(search_id: str) -> Response:
+        """A page with the tree of a search, growing while it runs."""
+        return HTMLResponse(shown(search_id).page())
+
+    @app.get("/trees/{search_id}/events")
+    async def tree_events(search_id: str) -> Response:
+        """What that page listens to."""
+        return EventStream(shown(search_id).events(), ExitStack())
+
+
 @contextmanager
-def _admitted(asked: Options, service: Service) -> Iterator[tuple[Asked, ExitStack]]:
-    """What is asked, once there is a place for it; the place is held until the stack is closed."""
+def _admitted(asked: Options, request_id: str, service: Service) -> Iterator[tuple[Asked, ExitStack]]:
+    """What is asked, if there is a place for it; the place is held until the stack is closed. The first search has the id
+    of the request."""
     with ExitStack() as held:
         pairs = asked.solvers(service.solver, service.config)
         held.enter_context(service.admission.admit(len(pairs)))
-        yield pairs, held
+        ids = [request_id, *(f"{request_id}-{index}" for index in range(1, len(pairs)))]
+        yield [(search_id, *pair) for search_id, pair in zip(ids, pairs, strict=True)], held
 
 
 async def _answers(service: Service, asked: Asked) -> list[Answer]:

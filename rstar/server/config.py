@@ -38,6 +38,8 @@ class ServerConfig:
     max_body_bytes: int = 1 << 20
     max_body_s: float = 30.0
     """A request whose body takes longer to arrive is refused (408)."""
+    kept_trees: int = 64
+    """Searches whose trees can be looked at after they have ended."""
     shutdown_s: float = 30.0
     """So long a stopping server waits for clients to take their answers."""
 
@@ -45,7 +47,8 @@ class ServerConfig:
         require(0 <= self.port < 65536, "port", self.port, "in 0..65535")
         require(self.api_key != "", "api_key", self.api_key, "a text, or null")
         require(self.model != "", "model", self.model, "a name")
-        require(self.max_waiting >= 0, "max_waiting", self.max_waiting, "at least 0")
+        for name in ("max_waiting", "kept_trees"):
+            require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
         counts = ("max_searches", "max_choices", "max_rollouts", "max_candidates", "max_body_bytes")
         for name in counts:
             require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import binascii
 import hmac
 from collections.abc import Coroutine
 from typing import Any, TypeVar
@@ -18,6 +20,8 @@ T = TypeVar("T")
 
 FREE = frozenset({"/health"})
 """What needs no key: who watches over servers has none."""
+PAGES = "/trees/"
+"""What browsers open: they ask for a password where they are told to."""
 
 
 class Door:
@@ -25,7 +29,6 @@ class Door:
 
     def __init__(self, app: ASGIApp, *, config: ServerConfig, metrics: ServerMetrics) -> None:
         self._app, self._config, self._metrics = app, config, metrics
-        self._key = None if config.api_key is None else f"Bearer {config.api_key}".encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request in, or answer why not."""
@@ -49,12 +52,14 @@ class Door:
             await self._app(scope, self._bounded(receive), note_status)
 
     def _check_key(self, path: str, sent: bytes) -> None:
-        if self._key is None or path in FREE or hmac.compare_digest(sent, self._key):
+        key = self._config.api_key
+        if key is None or path in FREE or hmac.compare_digest(_sent_key(sent), key.encode()):
             return
         what = "wrong" if sent else "missing"
+        scheme = 'Basic realm="rstar", charset="UTF-8"' if path == "/" or path.startswith(PAGES) else "Bearer"
         raise ApiError(
             401, f"the API key is {what}; send it as Authorization: Bearer KEY", code="invalid_api_key",
-            headers={"WWW-Authenticate": "Bearer"},
+            headers={"WWW-Authenticate": scheme},
         )  # fmt: skip
 
     def _check_length(self, length: bytes) -> None:
@@ -88,6 +93,21 @@ class Door:
             return message
 
         return bounded
+
+
+def _sent_key(authorization: bytes) -> bytes:
+    """The key in a header: a bearer token, or the password that a browser asked its user for."""
+    scheme, _, value = authorization.partition(b" ")
+    match scheme.lower():
+        case b"bearer":
+            return value
+        case b"basic":
+            try:
+                return base64.b64decode(value, validate=True).partition(b":")[2]
+            except binascii.Error:
+                return b""
+        case _:
+            return b""
 
 
 async def unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:

@@ -7,12 +7,13 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from enum import StrEnum
 
-from rstar.answers import Event, Finished
+from rstar.answers import Answer, Event, Finished
 from rstar.errors import RstarError
 from rstar.server.admission import Admission
 from rstar.server.config import ServerConfig
 from rstar.server.errors import ApiError
 from rstar.server.metrics import ServerMetrics
+from rstar.server.trees import Trees
 from rstar.solver import Solver
 from rstar.tree import ROOT, TerminalReason
 
@@ -38,6 +39,7 @@ class Service:
         self.solver, self.config = solver, config
         self.admission = Admission(config)
         self.metrics = ServerMetrics(self.admission)
+        self.trees = Trees(config.kept_trees)
         self.state = State.STARTING
         self.failure: RstarError | None = None
         self._on_failure = on_failure
@@ -60,15 +62,26 @@ class Service:
         self.admission.closed = True
         self.solver.interrupt()
 
-    async def events(self, question: str, solver: Solver) -> AsyncIterator[Event]:
+    async def events(self, search_id: str, question: str, solver: Solver) -> AsyncIterator[Event]:
         """The events of one admitted search, when its turn has come. Raises ApiError, or as `Solver.stream`."""
-        async with self.admission.turn(), aclosing(solver.stream(question)) as events:  # type: ignore[type-var]
-            async for event in events:
-                if isinstance(event, Finished):
-                    self.metrics.answered(event.answer)
-                    if event.answer.tree.nodes[ROOT].terminal is TerminalReason.CONTEXT_OVERFLOW:
-                        raise ApiError(
-                            400, "the question leaves no room in the model's context for an answer; ask a shorter one",
-                            code="context_length_exceeded",
-                        )  # fmt: skip
-                yield event
+        async with self.admission.turn():
+            shown = self.trees.begin(search_id, question)
+            try:
+                async with aclosing(solver.stream(question)) as events:  # type: ignore[type-var]
+                    async for event in events:
+                        if isinstance(event, Finished):
+                            shown.answer = event.answer
+                            self._take_note(event.answer)
+                        else:
+                            shown.tree = event.tree
+                        yield event
+            finally:
+                self.trees.end(shown)
+
+    def _take_note(self, answer: Answer) -> None:
+        self.metrics.answered(answer)
+        if answer.tree.nodes[ROOT].terminal is TerminalReason.CONTEXT_OVERFLOW:
+            raise ApiError(
+                400, "the question leaves no room in the model's context for an answer; ask a shorter one",
+                code="context_length_exceeded",
+            )  # fmt: skip

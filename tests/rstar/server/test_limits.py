@@ -56,6 +56,13 @@ def test_without_the_key_nothing_but_the_health_is_told(url: str, sent: str | No
     assert httpx2.get(f"{url}/health", headers=headers).json() == {"status": "ready"}
 
 
+def test_a_browser_is_asked_for_the_key_as_a_password(url: str) -> None:
+    refused = httpx2.get(f"{url}/")
+    assert refused.headers["www-authenticate"].startswith("Basic ")
+    assert httpx2.get(f"{url}/", auth=("anyone", KEY)).status_code == 200
+    assert httpx2.get(f"{url}/", auth=("anyone", "wrong")).status_code == 401
+
+
 def test_openais_client_is_let_in_with_the_key_and_told_without(url: str) -> None:
     assert client(url, api_key=KEY).models.retrieve("rstar").id == "rstar"
     with pytest.raises(openai.AuthenticationError, match="the API key is wrong"):
