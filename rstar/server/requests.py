@@ -9,19 +9,18 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from collections import Counter
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from rstar.config import SearchConfig
+from rstar.protocols import SamplingConfig
 from rstar.seeds import derive
 from rstar.selection import SELECTING, Method
 from rstar.server.config import ServerConfig
 from rstar.server.errors import ApiError, shown
 from rstar.solver import Solver
 from rstar.strategies import Strategy
-
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
 
 IGNORED = frozenset(
     {
@@ -40,7 +39,7 @@ NEUTRAL: dict[str, tuple[object, ...]] = {
 """Parameters that are refused with any value but these, which have no effect."""
 
 N = TypeVar("N", int, float)
-C = TypeVar("C", bound="DataclassInstance")
+C = TypeVar("C", SearchConfig, SamplingConfig)
 
 
 class Options(BaseModel):

@@ -11,11 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import httpx2
 import pytest
 
 from rounds.cli import main
-from tests.rstar.server.serving import chat, client, until
+from tests.rstar.server.serving import chat, client, get, until
 
 COMMAND = [sys.executable, "-m", "rounds.cli", "serve"]
 QUICK = [
@@ -43,7 +42,7 @@ def started(*arguments: str, cwd: Path) -> Iterator[tuple[subprocess.Popen[str],
                 assert line, "".join(lines)
                 lines.append(line)
             url = re.findall(r"http://\S+?(?=/v1)", line)[0]
-            until(lambda: httpx2.get(f"{url}/health").status_code == 200, seconds=250)
+            until(lambda: get(f"{url}/health").status_code == 200, seconds=250)
             yield process, url
         finally:
             process.kill()

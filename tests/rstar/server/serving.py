@@ -59,7 +59,7 @@ def serving(
         Solver(policy, search=search, sandbox=ONE_SHARD, **(solver or {})) as opened,
         in_thread(opened, ServerConfig(**{"port": 0, **config})) as url,
     ):
-        until(lambda: httpx2.get(f"{url}/health").status_code == 200)
+        until(lambda: get(f"{url}/health").status_code == 200)
         yield url
 
 
@@ -73,18 +73,23 @@ def chat(question: str, **parameters: Any) -> dict[str, Any]:
     return {"model": "rstar", "messages": [{"role": "user", "content": question}], **parameters}
 
 
+def get(url: str, **arguments: Any) -> httpx2.Response:
+    """A page. A machine that is busy with other tests may take its time."""
+    return httpx2.get(url, timeout=250, verify=False, **arguments)
+
+
 def until(holds: Callable[[], bool], *, seconds: float = 120) -> None:
     """Wait; AssertionError if it never holds."""
     deadline = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.02)
+        time.sleep(0.1)
 
 
 def metric(url: str, name: str, **labels: str) -> float:
     """A number from /metrics; 0 if there is none yet."""
     from prometheus_client.parser import text_string_to_metric_families
 
-    families = text_string_to_metric_families(httpx2.get(f"{url}/metrics").text)
+    families = text_string_to_metric_families(get(f"{url}/metrics").text)
     samples = [sample for family in families for sample in family.samples if sample.name == name]
     return sum(sample.value for sample in samples if labels.items() <= sample.labels.items())

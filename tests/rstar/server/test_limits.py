@@ -29,6 +29,7 @@ from tests.rstar.server.serving import (
     GatedPolicy,
     chat,
     client,
+    get,
     metric,
     serving,
     until,
@@ -48,19 +49,19 @@ def url() -> Iterator[str]:
 def test_without_the_key_nothing_but_the_health_is_told(url: str, sent: str | None) -> None:
     headers = {} if sent is None else {"Authorization": sent}
     for path in ("/v1/models", "/metrics", "/openapi.json", "/nowhere"):
-        refused = httpx2.get(url + path, headers=headers)
+        refused = get(url + path, headers=headers)
         assert (refused.status_code, refused.json()["error"]["code"]) == (401, "invalid_api_key")
         assert refused.headers["www-authenticate"] == "Bearer"
-    refused = httpx2.post(f"{url}/v1/chat/completions", headers=headers, json=chat(QUESTION))
+    refused = httpx2.post(f"{url}/v1/chat/completions", headers=headers, json=chat(QUESTION), timeout=250)
     assert refused.status_code == 401
-    assert httpx2.get(f"{url}/health", headers=headers).json() == {"status": "ready"}
+    assert get(f"{url}/health", headers=headers).json() == {"status": "ready"}
 
 
 def test_a_browser_is_asked_for_the_key_as_a_password(url: str) -> None:
-    refused = httpx2.get(f"{url}/")
+    refused = get(f"{url}/")
     assert refused.headers["www-authenticate"].startswith("Basic ")
-    assert httpx2.get(f"{url}/", auth=("anyone", KEY)).status_code == 200
-    assert httpx2.get(f"{url}/", auth=("anyone", "wrong")).status_code == 401
+    assert get(f"{url}/", auth=("anyone", KEY)).status_code == 200
+    assert get(f"{url}/", auth=("anyone", "wrong")).status_code == 401
 
 
 def test_openais_client_is_let_in_with_the_key_and_told_without(url: str) -> None:
@@ -116,7 +117,7 @@ def test_a_body_of_unknown_length_is_cut_at_the_limit(url: str) -> None:
             yield b"x" * 1000
 
     headers = {**JSON, "Authorization": f"Bearer {KEY}"}
-    refused = httpx2.post(f"{url}/v1/completions", content=endless(), headers=headers)
+    refused = httpx2.post(f"{url}/v1/completions", content=endless(), headers=headers, timeout=250)
     assert (refused.status_code, refused.json()["error"]["code"]) == (413, "body_too_large")
 
 
@@ -130,7 +131,7 @@ def test_a_body_that_does_not_come_is_not_waited_for(url: str) -> None:
 
 @pytest.mark.parametrize(("method", "path", "status"), [("GET", "/x", 404), ("GET", "/v1/search", 405)])
 def test_what_is_not_there_is_said_in_openais_shape(url: str, method: str, path: str, status: int) -> None:
-    refused = httpx2.request(method, url + path, headers={"Authorization": f"Bearer {KEY}"})
+    refused = httpx2.request(method, url + path, headers={"Authorization": f"Bearer {KEY}"}, timeout=250)
     assert refused.status_code == status
     assert refused.json()["error"]["type"] == "invalid_request_error"
 
@@ -255,11 +256,9 @@ def test_an_address_that_is_taken_is_named() -> None:
 def test_metrics_are_read_by_prometheus_and_count_what_was_done() -> None:
     with serving(WORLD.policy()) as url:
         found = client(url).chat.completions.create(**chat(QUESTION))
-        httpx2.get(f"{url}/some/where")
-        httpx2.post(f"{url}/v1/search", json={})
-        families = {
-            one.name: one for one in text_string_to_metric_families(httpx2.get(f"{url}/metrics").text)
-        }
+        get(f"{url}/some/where")
+        httpx2.post(f"{url}/v1/search", json={}, timeout=250)
+        families = {one.name: one for one in text_string_to_metric_families(get(f"{url}/metrics").text)}
         assert found.usage is not None
         assert metric(url, "rstar_server_tokens_total", kind="sampled") == found.usage.completion_tokens
         assert metric(url, "rstar_server_tokens_total", kind="prompt") == found.usage.prompt_tokens

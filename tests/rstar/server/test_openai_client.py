@@ -7,7 +7,6 @@ import subprocess
 from collections.abc import Iterator
 from typing import Any
 
-import httpx2
 import openai
 import pytest
 
@@ -15,7 +14,7 @@ from rstar import Answer, Solver
 from rstar.seeds import derive
 from rstar.server.responses import solution
 from rstar.steps import boxed
-from tests.rstar.server.serving import ONE_SHARD, PERFECT, SMALL, WORLD, chat, client, metric, serving
+from tests.rstar.server.serving import ONE_SHARD, PERFECT, SMALL, WORLD, chat, client, get, metric, serving
 
 PROBLEMS = WORLD.problems(4)
 QUESTION = PROBLEMS[0].question
@@ -175,7 +174,7 @@ def test_plain_curl_gets_an_answer_and_a_stream(url: str) -> None:
 
 
 def test_the_description_names_every_route(url: str) -> None:
-    paths = httpx2.get(f"{url}/openapi.json").json()["paths"]
+    paths = get(f"{url}/openapi.json").json()["paths"]
     assert {"/v1/chat/completions", "/v1/completions", "/v1/search", "/v1/models", "/health", "/metrics"} <= {
         *paths
     }

@@ -12,7 +12,7 @@ import pytest
 
 from rstar.server.trees import Trees
 from tests.rounds.browser import Browser, find_chromium
-from tests.rstar.server.serving import WORLD, GatedPolicy, chat, client, serving, until
+from tests.rstar.server.serving import WORLD, GatedPolicy, chat, client, get, serving, until
 
 QUESTION = WORLD.problems(1)[0].question
 
@@ -22,8 +22,8 @@ def test_a_running_search_is_listed_and_its_events_bring_the_whole_tree() -> Non
     with serving(policy) as url, concurrent.futures.ThreadPoolExecutor(1) as pool:
         answer = pool.submit(client(url).chat.completions.create, **chat(QUESTION))
         until(lambda: policy.asked > 0)
-        (link,) = re.findall(r'href="(trees/[^"]+)"', httpx2.get(f"{url}/").text)
-        page = httpx2.get(f"{url}/{link}")
+        (link,) = re.findall(r'href="(trees/[^"]+)"', get(f"{url}/").text)
+        page = get(f"{url}/{link}")
         assert QUESTION in page.text
         assert page.headers["content-type"] == "text/html; charset=utf-8"
         with httpx2.stream("GET", f"{url}/{link}/events", timeout=250) as response:
@@ -38,9 +38,9 @@ def test_a_running_search_is_listed_and_its_events_bring_the_whole_tree() -> Non
             nodes |= {*json.loads(event.partition("data: ")[2])["tree"]["nodes"]["id"]}
         searched = httpx2.post(f"{url}/v1/search", json={"question": QUESTION}, timeout=250).json()
         assert nodes == {*range(len(searched["tree"]["nodes"]))}
-        assert f"{link}/events" not in httpx2.get(f"{url}/{link}").text  # it has ended
-        assert httpx2.get(f"{url}/trees/none").json()["error"]["code"] == "search_not_found"
-        assert "of the vote" in httpx2.get(f"{url}/").text
+        assert f"{link}/events" not in get(f"{url}/{link}").text  # it has ended
+        assert get(f"{url}/trees/none").json()["error"]["code"] == "search_not_found"
+        assert "of the vote" in get(f"{url}/").text
 
 
 def test_the_last_searches_are_kept_and_those_that_run() -> None:
@@ -66,7 +66,7 @@ def test_a_browser_sees_the_tree_grow(tmp_path: Path) -> None:
     ):
         answer = pool.submit(client(url).chat.completions.create, **chat(QUESTION))
         until(lambda: policy.asked > 0)
-        (link,) = re.findall(r'href="(trees/[^"]+)"', httpx2.get(f"{url}/").text)
+        (link,) = re.findall(r'href="(trees/[^"]+)"', get(f"{url}/").text)
         browser.open(f"{url}/{link}", width=1200)
         assert browser.evaluate("viewer.state().panes[0].shown.length") == 1
         policy.open = True
