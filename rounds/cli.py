@@ -15,6 +15,7 @@ from rich.table import Table
 from rounds.evals.command import eval_command
 from rounds.plan.command import plan_command
 from rounds.preparation.command import prepare_command
+from rounds.serve import serve_command
 from rounds.show import headline, report_command
 from rounds.solve import solve_command
 from rstar.cli import (
@@ -32,6 +33,7 @@ from rstar.cli import (
 )
 from rstar.errors import ConfigError
 from rstar.logs import LogLevel
+from rstar.viewer.command import view_command
 
 if TYPE_CHECKING:
     from rounds.artifact import Manifest
@@ -50,6 +52,8 @@ app.command("plan")(plan_command)
 app.command("solve")(solve_command)
 app.command("eval")(eval_command)
 app.command("report")(report_command)
+app.command("serve")(serve_command)
+app.command("view")(view_command)
 
 
 @app.command("round")
