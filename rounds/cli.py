@@ -15,9 +15,9 @@ from rich.table import Table
 from rounds.plan.command import plan_command
 from rounds.preparation.command import prepare_command
 from rounds.solve import solve_command
+from rounds.view import view_command
 from rstar.cli import AsJson, RayAddress, Settings, app, print_json, problems_app, run
 from rstar.errors import ConfigError
-from rstar.viewer.command import view_command
 
 if TYPE_CHECKING:
     from rounds.artifact import Manifest
