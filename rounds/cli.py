@@ -18,6 +18,7 @@ from rounds.preparation.command import prepare_command
 from rounds.serve import serve_command
 from rounds.show import headline, report_command
 from rounds.solve import solve_command
+from rounds.view import view_command
 from rstar.cli import (
     AsJson,
     Level,
@@ -33,7 +34,6 @@ from rstar.cli import (
 )
 from rstar.errors import ConfigError
 from rstar.logs import LogLevel
-from rstar.viewer.command import view_command
 
 if TYPE_CHECKING:
     from rounds.artifact import Manifest

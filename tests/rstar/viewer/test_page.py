@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,9 +22,9 @@ HOSTILE = (
 )
 
 
-def data_of(page: str) -> dict[str, object]:
+def data_of(page: str) -> dict[str, Any]:
     (found,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
-    data: dict[str, object] = json.loads(found)
+    data: dict[str, Any] = json.loads(found)
     return data
 
 
@@ -64,13 +65,13 @@ def test_what_a_model_wrote_cannot_leave_the_pages_data() -> None:
     assert page.encode("utf-8")
     assert page.count("<script") == 2
     assert "<img" not in page
-    (shown,) = data_of(page)["trees"]  # type: ignore[misc]
+    (shown,) = data_of(page)["trees"]
     assert shown["question"] == shown["nodes"]["stdout"][1] == shown["label"] == HOSTILE
 
 
 def test_every_node_and_every_figure_is_in_the_page() -> None:
     tree = searched()
-    (shown,) = data_of(render_page({"x": tree}, title="x"))["trees"]  # type: ignore[misc]
+    (shown,) = data_of(render_page({"x": tree}, title="x"))["trees"]
     columns = shown["nodes"]
     assert columns["id"] == list(range(len(tree.nodes)))
     for at, node in enumerate(tree.nodes):
@@ -87,7 +88,7 @@ def test_numbers_that_json_lacks_become_null() -> None:
     tree = Tree(problem_id="p", question="?")
     tree.root.value_sum = float("nan")
     tree.root.mean_logprob = float("-inf")
-    (shown,) = data_of(render_page({"x": tree}, title="x"))["trees"]  # type: ignore[misc]
+    (shown,) = data_of(render_page({"x": tree}, title="x"))["trees"]
     assert (shown["nodes"]["value_sum"], shown["nodes"]["mean_logprob"]) == ([None], [None])
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import tempfile
-import webbrowser
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,7 +14,7 @@ from rstar.errors import ConfigError, StoreError
 if TYPE_CHECKING:
     from rstar.store import Store
 
-_OTHER = re.compile(r"(\d+)(?::(\d+))?")
+_OTHER = r"(\d+)(?::(\d+))?"
 
 
 def view_command(
@@ -45,13 +43,18 @@ def view_command(
     Shows every step with its Q-value, visits, PPM score and verdict, the best path, code and output on click, and replays
     the search rollout by rollout. `rstar store trees STORE` lists problems.
     """
+    import tempfile
+    import webbrowser
+
     from rstar.store import Store
-    from rstar.viewer.page import render_page
+    from rstar.viewer import render_page
 
     trees = Store(store)
     wanted = [(_round_of(trees, problem, index, round_index), index)]
     if other is not None:
         wanted.append(_parse(other))
+        if wanted[0] == wanted[1]:
+            raise ConfigError(f"--with is {other}, the tree itself; give another round or index")
     found = {_label(*which): trees.tree(problem, which[1], round=which[0]) for which in wanted}
     if out is None:
         name = re.sub(r"[^\w.-]+", "-", problem) + "".join(f"-{round}-{at}" for round, at in wanted)
@@ -71,7 +74,7 @@ def _label(round_index: int, index: int) -> str:
 
 def _parse(other: str) -> tuple[int, int]:
     """Round and index of `--with`."""
-    parts = _OTHER.fullmatch(other)
+    parts = re.fullmatch(_OTHER, other)
     if parts is None:
         raise ConfigError(f"--with is {other!r}; it must be ROUND or ROUND:INDEX, such as 4 or 4:1")
     return int(parts[1]), int(parts[2] or 0)

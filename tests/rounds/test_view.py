@@ -72,6 +72,7 @@ def test_two_trees_are_put_side_by_side(
         (["--problem", "none"], "has no tree none#0"),
         (["--problem", PROBLEM, "--round", 7], "of round 7"),
         (["--problem", PROBLEM, "--with", "last"], "must be ROUND or ROUND:INDEX"),
+        (["--problem", PROBLEM, "--with", "2:0"], "the tree itself"),
         (["--problem", PROBLEM, "--with", "1:1"], f"{PROBLEM}#1 of round 1"),
         (["--problem", PROBLEM, "--out", "/dev/null/x.html"], "cannot be written"),
     ],
