@@ -7,7 +7,7 @@ The policy is scripted (`ChainWorld`), so a search takes milliseconds and is the
 for each question, the library and the server are asked in turn, and answer alike, which is checked. Overhead is the
 difference of a pair; of the load that other programs put on the machine, both halves of a pair get the same.
 
-At once: so many clients of their own connections ask different questions at the same moment, through OpenAI's client;
+At once: so many different questions are asked at the same moment, each over a connection of its own, with OpenAI's client;
 beside it `Solver.solve_many` of the same questions. An answer is wrong if it is not the reference, which the policy, that
 makes no mistakes here, always finds.
 """
@@ -79,19 +79,17 @@ def at_once(url: str, count: int) -> list[list[str]]:
     problems = WORLD.problems(count, seed=1)
 
     async def ask() -> list[str | None]:
-        clients = [openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) for _ in problems]
+        async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
 
-        async def one(client: openai.AsyncOpenAI, question: str) -> str | None:
-            async with client:
+            async def one(question: str) -> str | None:
                 found = await client.chat.completions.create(
                     model="rstar", messages=[{"role": "user", "content": question}]
                 )
-            return boxed(found.choices[0].message.content or "")
+                return boxed(found.choices[0].message.content or "")
 
-        pairs = zip(clients, problems, strict=True)
-        answers = await asyncio.gather(
-            *(one(client, problem.question) for client, problem in pairs), return_exceptions=True
-        )
+            answers = await asyncio.gather(
+                *(one(problem.question) for problem in problems), return_exceptions=True
+            )
         return [None if isinstance(answer, BaseException) else answer for answer in answers]
 
     began = time.perf_counter()
