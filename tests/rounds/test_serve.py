@@ -43,13 +43,13 @@ def started(*arguments: str, cwd: Path) -> Iterator[tuple[subprocess.Popen[str],
                 assert line, "".join(lines)
                 lines.append(line)
             url = re.findall(r"http://\S+?(?=/v1)", line)[0]
-            until(lambda: get(f"{url}/health").status_code == 200, seconds=250)
+            until(lambda: get(f"{url}/health").status_code == 200, seconds=500)
             yield process, url
         finally:
             process.kill()
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_the_embedded_model_is_served_and_every_example_of_the_document_runs(
     tmp_path: Path, repository: Path
 ) -> None:
