@@ -1,4 +1,4 @@
-"""The command `rstar`: everything of `rstar.cli`, and the rounds."""
+"""The command `rstar`: everything of `rstar.cli` and `rstar.store_cli`, and the rounds."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from rich.table import Table
 from rounds.plan.command import plan_command
 from rounds.preparation.command import prepare_command
 from rounds.solve import solve_command
+from rounds.store_export import export_command
 from rstar.cli import AsJson, RayAddress, Settings, app, print_json, problems_app, run
 from rstar.errors import ConfigError
+from rstar.store_cli import store_app
 
 if TYPE_CHECKING:
     from rounds.artifact import Manifest
@@ -33,6 +35,8 @@ _STYLES = {"complete": "green", "stale": "yellow", "partial": "cyan", "missing":
 problems_app.command("prepare")(prepare_command)
 app.command("plan")(plan_command)
 app.command("solve")(solve_command)
+store_app.command("export")(export_command)
+app.add_typer(store_app, name="store")
 
 
 @app.command("round")
