@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,12 @@ def _leave_in_journal(store: Store, number: int) -> None:
 SEARCH, DRAWN = "round1/search/store", "round1/sft_set/store"
 
 
+@pytest.fixture(scope="module")
+def database(run: Path) -> Iterator[Database]:
+    with Database(run) as database:
+        yield database
+
+
 def ask(folder: Path, sql: str) -> list[tuple[Any, ...]]:
     with Database(folder) as database:
         return list(database.query(sql))
@@ -90,17 +97,20 @@ def test_the_views_show_what_the_reader_shows(run: Path) -> None:
     assert paths == sorted((t.problem_id, t.mean_q, t.answer) for t in store.trajectories())
 
 
-def test_all_stores_of_a_run_are_in_the_views_by_their_path_and_what_is_set_aside_is_not(run: Path) -> None:
+def test_all_stores_of_a_run_are_in_the_views_by_their_path_and_what_is_set_aside_is_not(
+    run: Path, database: Database
+) -> None:
     assert list(find_stores(run)) == [SEARCH, DRAWN]
-    assert ask(run, "select distinct store from trees") == [(SEARCH,)]
-    assert ask(run, "select store, round, text, loss_mask from sft") == [(DRAWN, 1, "t", [0, 1])]
-    assert ask(run, "select count(*) from pairs") == [(0,)]
+    assert list(database.query("select distinct store from trees")) == [(SEARCH,)]
+    found = list(database.query("select store, round, text, loss_mask from sft"))
+    assert found == [(DRAWN, 1, "t", [0, 1])]
+    assert list(database.query("select count(*) from pairs")) == [(0,)]
     assert ask(run / SEARCH, "select distinct store from nodes") == [("store",)]
 
 
-def test_the_columns_of_a_view_are_those_that_are_documented(run: Path) -> None:
+def test_the_columns_of_a_view_are_those_that_are_documented(database: Database) -> None:
     for kind in Kind:
-        columns = [row[0] for row in ask(run, f"describe {kind}")]
+        columns = [row[0] for row in database.query(f"describe {kind}")]
         assert columns == [name for name, _, _ in view_columns(kind)]
         assert columns[2 : 2 + len(arrow_schema(kind))] == arrow_schema(kind).names
 
@@ -139,10 +149,12 @@ def test_an_empty_store_has_all_views(tmp_path: Path) -> None:
         ("select * from 'https://example.org/x.parquet'", ""),
     ],
 )  # fmt: skip
-def test_what_is_wrong_with_a_query_is_one_line_with_its_place(run: Path, sql: str, line: str) -> None:
+def test_what_is_wrong_with_a_query_is_one_line_with_its_place(
+    run: Path, database: Database, sql: str, line: str
+) -> None:
     before = sorted(path for path in run.rglob("*"))
     with pytest.raises(StoreError) as error:
-        ask(run, sql)
+        list(database.query(sql))
     assert line in str(error.value)
     assert "\n" not in str(error.value)
     assert sorted(path for path in run.rglob("*")) == before
