@@ -14,7 +14,6 @@ import typer
 from rich.console import Console
 
 from rounds.artifact import read_manifest
-from rounds.base_model import BASE_MODEL
 from rounds.recipe import LAST_ROUND
 from rstar.cli import AsJson, Settings, print_json
 from rstar.errors import ConfigError
@@ -40,6 +39,8 @@ class Models:
 
 def latest_models(run: Path) -> Models:
     """The models of the last round of a run that has both; without such a round the embedded base model alone."""
+    from rounds.base_model import BASE_MODEL
+
     for index in range(LAST_ROUND, 0, -1):
         policy, ppm = (run / f"round{index}" / name for name in ("policy", "ppm"))
         if read_manifest(policy) is not None and read_manifest(ppm) is not None:
