@@ -34,6 +34,8 @@ class PairAccuracy:
     by_kind: dict[PairKind, float]
     by_depth: dict[int, float]
     """Step pairs, by depth of their steps."""
+    pairs_by_depth: dict[int, int]
+    """How many these are."""
 
 
 def score_groups(
@@ -77,11 +79,13 @@ def pair_accuracy(
                 right[key] += points
                 total[key] += 1
     num_pairs = sum(len(group.pairs) for group in groups)
+    depths = sorted(key for key in total if isinstance(key, int))
     return PairAccuracy(
         num_pairs=num_pairs,
         overall=halves / (2 * num_pairs),
         by_kind={kind: right[kind] / (2 * total[kind]) for kind in PairKind if total[kind]},
-        by_depth={depth: right[depth] / (2 * total[depth]) for depth in sorted(k for k in total if isinstance(k, int))},
+        by_depth={depth: right[depth] / (2 * total[depth]) for depth in depths},
+        pairs_by_depth={depth: total[depth] for depth in depths},
     )  # fmt: skip
 
 

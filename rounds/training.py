@@ -179,6 +179,7 @@ def make_ppm(recipe: RoundRecipe, folder: Path, inputs: Mapping[str, Path]) -> d
         "accuracy_by_step": {str(step): share for step, share in result.accuracies.items()},
         "accuracy_by_kind": {str(kind): share for kind, share in found.by_kind.items()},
         "accuracy_by_depth": {str(depth): share for depth, share in found.by_depth.items()},
+        "pairs_by_depth": {str(depth): number for depth, number in found.pairs_by_depth.items()},
         "losses": list(result.losses),
         "logging_steps": config.logging_steps,
         "joules": energy.joules(),
