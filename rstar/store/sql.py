@@ -172,8 +172,8 @@ def _journal_tables(stores: dict[str, Path]) -> dict[Kind, pa.Table]:
             assert source.journal is not None, "the source is a journal"
             batches = [getattr(rows, kind) for rows in source.journal.trees]
             rows = pa.Table.from_batches(batches, arrow_schema(kind))
-            values = (name, source.round, source.number, True)
-            columns = [
+            values: tuple[Any, ...] = (name, source.round, source.number, True)
+            columns: list[Any] = [
                 pa.array([value] * rows.num_rows, field.type)
                 for value, field in zip(values, place, strict=True)
             ]

@@ -52,10 +52,8 @@ def test_n_and_q_of_every_node_are_those_of_the_file(
         if state["final_answer"] in FAILURES:
             assert node.visit_count == 0
         else:
-            assert (node.visit_count, node.q_value) == (
-                state["visit_count"],
-                pytest.approx(state["q_value"], abs=1e-12),
-            ), tag
+            assert node.visit_count == state["visit_count"], tag
+            assert node.q_value == pytest.approx(state["q_value"], abs=1e-12), tag
         assert node.depth == tag.count(".")
 
 
