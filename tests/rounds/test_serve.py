@@ -74,7 +74,7 @@ def test_the_embedded_model_is_served_and_every_example_of_the_document_runs(
         assert r"\boxed{" in ran.stdout
         for code in (code for language, code in blocks if language == "bash"):
             shown = subprocess.run(["bash", "-euc", here(code)], capture_output=True, text=True, check=True)
-            assert '"error"' not in shown.stdout
+            assert '{"error":' not in shown.stdout
         process.send_signal(signal.SIGTERM)
         _, log = process.communicate(timeout=250)
         assert (process.returncode, log) == (0, "")
