@@ -259,10 +259,12 @@ def test_an_interrupt_gives_what_every_search_knows_those_that_wait_for_their_tu
 
 
 CTRL_C = """
-import asyncio, sys
+import asyncio, signal
 from rstar import SearchConfig, Solver
 from rstar.backends.scripted import ChainWorld, ScriptedPolicy
 from rstar.sandbox import SandboxConfig
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a shell runs in the background
 
 class Slow(ScriptedPolicy):
     async def propose(self, request):
@@ -288,7 +290,10 @@ def test_ctrl_c_returns_partial_results_of_many_questions() -> None:
         assert process.stdout.readline() == "ready\n"
         time.sleep(0.5)
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
+        try:
+            out, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert out == "['interrupted', 'interrupted', 'interrupted']\n", err
     assert process.returncode == 0
 
