@@ -15,6 +15,7 @@ from rich.table import Table
 from rounds.evals.command import eval_command
 from rounds.plan.command import plan_command
 from rounds.preparation.command import prepare_command
+from rounds.show import headline, report_command
 from rounds.solve import solve_command
 from rstar.cli import (
     AsJson,
@@ -48,6 +49,7 @@ problems_app.command("prepare")(prepare_command)
 app.command("plan")(plan_command)
 app.command("solve")(solve_command)
 app.command("eval")(eval_command)
+app.command("report")(report_command)
 
 
 @app.command("round")
@@ -201,13 +203,8 @@ def _run(
     if as_json:
         print_json({name: {"summary": m.summary, "seconds": m.seconds} for name, m in manifests.items()})
         return
-    print(_headline((report / "report.md").read_text(encoding="utf-8")))
+    print(headline((report / "report.md").read_text(encoding="utf-8")))
     print(f"report: {report / 'report.html'}")
-
-
-def _headline(markdown: str) -> str:
-    """The report's first figures."""
-    return "\n".join(line.replace("**", "") for line in markdown.splitlines() if line.startswith("- **"))
 
 
 def _status(

@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from rounds.artifact import read_manifest
-from rounds.recipe import LAST_ROUND
 from rstar.cli import AsJson, Settings, print_json
 from rstar.errors import ConfigError
 
@@ -39,7 +37,9 @@ class Models:
 
 def latest_models(run: Path) -> Models:
     """The models of the last round of a run that has both; without such a round the embedded base model alone."""
+    from rounds.artifact import read_manifest
     from rounds.base_model import BASE_MODEL
+    from rounds.recipe import LAST_ROUND
 
     for index in range(LAST_ROUND, 0, -1):
         policy, ppm = (run / f"round{index}" / name for name in ("policy", "ppm"))
