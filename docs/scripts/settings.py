@@ -65,7 +65,10 @@ def page() -> str:
     """The page, every dataclass a section."""
     parts = [INTRODUCTION]
     for heading, kind in sections().items():
-        parts += [f"## {heading}\n", f"`{kind.__module__}.{kind.__qualname__}`. {inspect.cleandoc(kind.__doc__ or '')}\n"]
+        parts += [
+            f"## {heading}\n",
+            f"`{kind.__module__}.{kind.__qualname__}`. {inspect.cleandoc(kind.__doc__ or '')}\n",
+        ]
         parts += ["| setting | type | default | meaning |", "|---|---|---|---|", *_rows(kind), ""]
     return "\n".join(parts)
 
@@ -123,7 +126,9 @@ def _type(hint: Any) -> str:
         return ", ".join(f"`{member}`" for member in hint)
     if dataclasses.is_dataclass(hint):
         return "section"
-    return {str: "text", int: "whole number", float: "number", bool: "true, false"}.get(hint, getattr(hint, "__name__", str(hint)))
+    return {str: "text", int: "whole number", float: "number", bool: "true, false"}.get(
+        hint, getattr(hint, "__name__", str(hint))
+    )
 
 
 def _default(one: dataclasses.Field[Any]) -> str:
@@ -136,5 +141,13 @@ def _default(one: dataclasses.Field[Any]) -> str:
     if dataclasses.is_dataclass(value):
         return "its defaults"
     plain = to_plain(value)
-    shown = "null" if plain is None else str(plain).lower() if isinstance(plain, bool) else "" if plain == "" else str(plain)
+    shown = (
+        "null"
+        if plain is None
+        else str(plain).lower()
+        if isinstance(plain, bool)
+        else ""
+        if plain == ""
+        else str(plain)
+    )
     return f"`{shown}`" if shown else "empty"
