@@ -5,8 +5,8 @@ Marks stand in HTML comments on the line above a block, where no reader sees the
     <!-- not run: takes minutes -->     why it is not run
     <!-- slow -->                       run by `make test-all` only
 
-and a comment that begins with `<!-- python` holds code that is run but not shown, such as names that a block needs. The blocks of a
-page share one name space and one folder, in their order. `await` works at the top level, as in a notebook.
+and a comment that begins with `<!-- python` (`<!-- slow python`) holds code that is run but not shown, such as names that a block
+needs. The blocks of a page share one name space and one folder, in their order. `await` works at the top level, as in a notebook.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any
 
 LANGUAGES = ("python", "bash")
 _FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
-_HIDDEN = re.compile(r"^<!-- python\n(.*?)^-->", re.MULTILINE | re.DOTALL)
+_HIDDEN = re.compile(r"^<!-- (slow )?python\n(.*?)^-->", re.MULTILINE | re.DOTALL)
 _MARK = re.compile(r"<!-- (.*?) -->\n\Z")
 _NOT_RUN = "not run: "
 
@@ -67,8 +67,8 @@ def blocks_of(document: Path, text: str) -> list[Block]:
                 )
             )
     for match in _HIDDEN.finditer(text):
-        line = text.count("\n", 0, match.start(1)) + 1
-        found.append(Block(document=document, line=line, language="python", code=match[1]))
+        line = text.count("\n", 0, match.start(2)) + 1
+        found.append(Block(document=document, line=line, language="python", code=match[2], slow=bool(match[1])))
     return sorted(found, key=lambda block: block.line)
 
 

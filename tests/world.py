@@ -59,7 +59,8 @@ def make_world(folder: Path) -> None:
         (folder / name).symlink_to(REPOSITORY / name)
     _environment(folder / ".venv")
     (folder / "models").mkdir()
-    (folder / "models" / "my-1.5b").symlink_to(REPOSITORY / "rounds" / "base")
+    for name in ("my-1.5b", "my-7b"):
+        (folder / "models" / name).symlink_to(REPOSITORY / "rounds" / "base")
     data = folder / "data"
     data.mkdir()
     train = curriculum(Split.TRAIN, {Level.EASY: 5, Level.MEDIUM: 3}, seed=5)
@@ -70,9 +71,12 @@ def make_world(folder: Path) -> None:
     write_problems(data / "more.parquet", curriculum(Split.TRAIN, {Level.EASY: 3}, seed=6))
     for name in ("train.jsonl", "raw.jsonl"):
         write_problems(data / name, train)
-    for name in ("held_out.jsonl", "evaluation.jsonl", "math500_test.jsonl", "aime2024_test.jsonl"):
+    for name in ("held_out.jsonl", "evaluation.jsonl"):
         write_problems(data / name, held_out)
-    (data / "processbench_gsm8k.json").write_text(json.dumps(JUDGED_STEPS), encoding="utf-8")
+    for name in ("math500_test.json", "aime2024_test.json"):
+        rows = [{"question": problem.question, "answer": problem.answer} for problem in held_out]
+        (data / name).write_text(json.dumps(rows), encoding="utf-8")
+    (data / "processbench_gsm8k.json").write_text(json.dumps(JUDGED_STEPS * 4), encoding="utf-8")
     (data / "samples.jsonl").write_text(json.dumps(SAMPLES) + "\n", encoding="utf-8")
     (folder / "mine.yaml").write_text(RECIPE, encoding="utf-8")
 
