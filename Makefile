@@ -38,13 +38,13 @@ ALL := $(VENV)/.installed-all-$(CHECKSUM)
 GPU := $(VENV)/.installed-gpu-$(CHECKSUM)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-all setup-gpu round1 round2 round3 round4 rounds ablations plan test test-all check format bench base lock clean
+.PHONY: help setup setup-all setup-gpu round1 round2 round3 round4 rounds ablations scale plan test test-all check format bench base lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-ROUND = $(BIN)/rstar round $(1) --recipe $(RECIPE) $(foreach pair,$(SET),--set '$(pair)') $(if $(RAY),--ray $(RAY)) \
-    $(if $(LOG),--log $(LOG)) $(if $(METRICS),--metrics $(METRICS))
+ROUND = $(BIN)/rstar round $(1) --recipe $(RECIPE) $(foreach pair,$(SET),--set '$(pair)') \
+	$(if $(LOG),--log $(LOG)) $(if $(METRICS),--metrics $(METRICS)) $(if $(RAY),--ray $(RAY))
 round1: $(RUN) $(WITH_RAY) ## search, train, evaluate and report round 1 (RECIPE=embedded SET="search.num_rollouts=16 ..." RAY=auto|ADDRESS|local)
 	$(call ROUND,1)
 round2: $(RUN) $(WITH_RAY) ## rounds 1 and 2: from here on each round searches with the models of the one before
@@ -57,6 +57,8 @@ rounds: $(RUN) $(WITH_RAY) ## every round of the recipe, or until coverage gains
 	$(call ROUND,all)
 ablations: $(RUN) $(WITH_RAY) ## every round, then the last (or LAST=2) with parts of the method replaced: other training sets, PQM, ORM
 	$(call ROUND,ablations) $(if $(LAST),--round $(LAST))
+scale: $(ALL) ## a small round on the engines of a cluster: vLLM decodes and scores, DeepSpeed trains on two ranks, Ray spreads the search
+	$(BIN)/rstar round 1 --recipe embedded-scale --ray local
 
 PLAN = $(BIN)/rstar plan --recipe $(RECIPE) $(foreach pair,$(SET),--set '$(pair)')
 plan: $(RUN) ## what a recipe costs before it runs (GPUS=8xA100-40GB PROBLEMS=747000 PRICE=2); without GPUS this machine is measured
@@ -142,7 +144,7 @@ $(GPU): $(VENV)/bin/python
 	@rm -f $(VENV)/.torch-* $(VENV)/.installed-*
 	$(PIP_INSTALL) "$(TORCH)"
 	$(PIP_INSTALL) --editable ".[vllm,train,ray]"
-	@touch $(TORCH_STAMP) $(RUN) $@
+	@touch $(TORCH_STAMP) $(RUN) $(VENV)/.installed-ray-$(CHECKSUM) $@
 
 # uv resolves, because pip cannot say which packages to leave out. It reads no pip settings: it finds the CPU build of
 # PyTorch in UV_FIND_LINKS (a folder) or at TORCH_INDEX. UPGRADE=1 takes the newest versions instead of keeping what fits.

@@ -58,7 +58,7 @@ def times(solver: Solver, questions: Sequence[str]) -> tuple[float, float]:
 def embedded(run: Path, count: int) -> list[tuple[str, ...]]:
     """Rows of the first table."""
     models = latest_models(run)
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for level in Level:
         questions = [problem.question for problem in generate(Split.EVAL, level, count + 1, 0)]
         with Solver(models.policy, ppm=models.ppm) as solver:
@@ -72,7 +72,7 @@ def in_flight(count: int) -> list[tuple[str, ...]]:
     """Rows of the second table: the same questions and seeds, one rollout in flight and several."""
     world = ChainWorld(num_operations=6, slip=0.05)
     problems = world.problems(count)
-    rows = []
+    rows: list[tuple[str, ...]] = []
     base = None
     for parallel in (1, IN_FLIGHT):
         search = SearchConfig(num_rollouts=32, num_candidates=4, parallel_rollouts=parallel)

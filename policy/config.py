@@ -83,6 +83,9 @@ class SFTConfig(TrainingConfig):
         divides = self.global_batch_size % self.micro_batch_size == 0
         allowed = f"a divisor of global_batch_size, {self.global_batch_size}"
         require(divides, "micro_batch_size", self.micro_batch_size, allowed)
+        per_pass = self.micro_batch_size * (self.num_processes or 1)
+        allowed = f"a multiple of {per_pass}: {self.num_processes} processes of micro_batch_size {self.micro_batch_size}"
+        require(self.global_batch_size % per_pass == 0, "global_batch_size", self.global_batch_size, allowed)
         flash = "flash" in self.attention
         fits = not (flash and self.packing is Packing.ROWS)
         require(fits, "packing", str(self.packing), f"flat or off with attention {self.attention}")

@@ -44,7 +44,14 @@ def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
 
 def collate(examples: Sequence[SFTExample], packing: Packing) -> dict[str, torch.Tensor]:
     """The model's inputs for a micro-batch: `input_ids_BT`, `position_ids_BT` and `labels_BT` (int64), under the
-    names that Hugging Face models take. A label is its own token where the policy wrote it, else `IGNORED`."""
+    names that Hugging Face models take. A label is its own token where the policy wrote it, else `IGNORED`. Without
+    examples it is one token that nothing is learned from."""
+    if not examples:
+        return {
+            "input_ids": torch.full((1, 1), PADDING_ID),
+            "position_ids": torch.zeros((1, 1), dtype=torch.int64),
+            "labels": torch.full((1, 1), IGNORED),
+        }
     lengths = [len(example.token_ids) for example in examples]
     match packing:
         case Packing.OFF:

@@ -57,7 +57,7 @@ def collate(groups: Sequence[Group], *, sharing: Sharing, max_length: int) -> di
     For the model: `input_ids`, `position_ids`, `subtree_ends` (B, T) and `read_at` (S,). For the losses, of pairs:
     `chosen`, `rejected` (P,), indices into the scores, and `pair_weights` (P,); of labelled continuations: `q_values` and
     `score_weights` (S,). Weights add up to 1 in each group. `labels` (G,) is what the Trainer counts: the loss is a mean
-    over groups.
+    over groups. Without groups it is one token that nothing is learned from.
     """
     sequences: list[tuple[int, ...]] = []
     block_of: list[Hashable] = []
@@ -79,6 +79,9 @@ def collate(groups: Sequence[Group], *, sharing: Sharing, max_length: int) -> di
                 fields["q_values"] += [continuation.q_value for continuation in group.continuations]
                 fields["score_weights"] += [1 / group.size] * group.size
     tensors = lay_out(sequences, block_of, share_rows=sharing is not Sharing.OFF)
+    if not groups:
+        indices = torch.zeros(0, dtype=torch.int64)
+        tensors |= {name: indices if name in ("chosen", "rejected") else indices.float() for name in fields}
     tensors |= {name: torch.tensor(values) for name, values in fields.items() if values}
     tensors["labels"] = torch.zeros(len(groups), dtype=torch.int64)
     return tensors
@@ -118,7 +121,7 @@ def lay_out(
     for index, block in enumerate(block_of):
         members.setdefault(block, []).append(index)
     blocks = [(indices, token_tree([sequences[i] for i in indices])) for indices in members.values()]
-    width = max(len(tree) for _, tree in blocks)
+    width = max((len(tree) for _, tree in blocks), default=1)
     rows: list[list[tuple[list[int], TokenTree]]] = []
     room: list[int] = []
     for indices, tree in sorted(blocks, key=lambda block: -len(block[1])):
@@ -129,6 +132,8 @@ def lay_out(
             room.append(width)
         rows[row].append((indices, tree))
         room[row] -= len(tree)
+    if not rows:
+        rows.append([])
     input_ids_BT = torch.full((len(rows), width), PADDING_ID)
     position_ids_BT = torch.zeros((len(rows), width), dtype=torch.int64)
     subtree_ends_BT = torch.arange(1, width + 1).repeat(
@@ -158,14 +163,12 @@ def plan(
     """The micro-batches of a whole training in order, and how many make one optimiser step (over all processes).
 
     Each epoch goes through all groups in an order of its own, derived from `seed`. A step takes whole groups (with
-    `Sharing.TREE`: whole trees) until it has `global_batch_size` pairs (or labelled continuations), and spreads them evenly over micro-batches of
-    about `micro_batch_tokens`; a rest too small for its micro-batches joins the step before. Raises StageError where
-    there are fewer groups than processes.
+    `Sharing.TREE`: whole trees) until it has `global_batch_size` pairs (or labelled continuations), and spreads them evenly
+    over micro-batches of about `micro_batch_tokens`; a rest too small for those of one process joins the step before. The
+    steps are the same for any number of processes; where one has fewer groups than micro-batches, some of these are empty.
     """
     units = _units(groups, config.sharing)
     costs = [num_tokens(unit, sharing=config.sharing, max_length=config.max_length) for unit in units]
-    if len(units) < num_processes:
-        raise StageError(f"{len(units)} groups to train on are too few for {num_processes} processes")
     epochs = []
     for epoch in range(config.epochs):
         order = list(range(len(units)))
@@ -175,11 +178,11 @@ def plan(
         )
     heaviest = max(sum(costs[unit] for unit in step) for steps in epochs for step in steps)
     most_units = max(len(step) for steps in epochs for step in steps)
-    per_process = math.ceil(heaviest / (config.micro_batch_tokens * num_processes))
-    per_step = num_processes * max(1, min(per_process, most_units // num_processes))
+    num_parts = max(1, min(math.ceil(heaviest / config.micro_batch_tokens), most_units))
+    per_step = num_processes * math.ceil(num_parts / num_processes)
     micro_batches: list[MicroBatch] = []
     for steps in epochs:
-        for step in _joined(steps, per_step):
+        for step in _joined(steps, num_parts):
             for part in _spread(step, costs, per_step):
                 micro_batches.append(tuple(group for unit in part for group in units[unit]))
     return micro_batches, per_step
@@ -215,7 +218,7 @@ def _joined(steps: Sequence[Sequence[int]], per_step: int) -> list[list[int]]:
 
 
 def _spread(step: Sequence[int], costs: Sequence[int], num_parts: int) -> list[list[int]]:
-    """Parts of about equal cost, none empty: the dearest first, each to the cheapest part so far."""
+    """Parts of about equal cost, empty only where there are too few: the dearest first, each to the cheapest so far."""
     parts: list[list[int]] = [[] for _ in range(num_parts)]
     heap = [(0, part) for part in range(num_parts)]
     for unit in sorted(step, key=lambda unit: (-costs[unit], unit)):

@@ -17,6 +17,7 @@ from ppm.groups import PairGroup, PairKind
 from ppm.model import ProcessPreferenceModel
 from rstar.prompts import Encode, PromptFormat, RenderChat, render_prompt
 from rstar.protocols import ScoreRequest, ValueBackend
+from rstar.training.trainer import shared_out
 from rstar.trajectories import prefix_of
 from rstar.tree import TerminalReason, Tree
 
@@ -34,27 +35,34 @@ class PairAccuracy:
     by_kind: dict[PairKind, float]
     by_depth: dict[int, float]
     """Step pairs, by depth of their steps."""
+    pairs_by_depth: dict[int, int]
+    """How many these are."""
 
 
 def score_groups(
     model: ProcessPreferenceModel, groups: Sequence[PairGroup], *, sharing: Sharing, max_length: int
 ) -> list[tuple[list[float], list[float]]]:
-    """Scores of each group's chosen and rejected continuations, in the groups' order."""
+    """Scores of each group's chosen and rejected continuations, in the groups' order. Processes that train together share
+    the work, and all get all."""
     device = next(model.parameters()).device
-    scores: list[tuple[list[float], list[float]]] = []
     training = model.training
+
+    def scores(part: Sequence[PairGroup]) -> list[tuple[list[float], list[float]]]:
+        batch = collate(part, sharing=sharing, max_length=max_length)
+        found = model(**{name: batch[name].to(device) for name in MODEL_INPUTS}).tolist()
+        by_group = []
+        for group in part:
+            chosen, found = found[: len(group.chosen)], found[len(group.chosen) :]
+            rejected, found = found[: len(group.rejected)], found[len(group.rejected) :]
+            by_group.append((chosen, rejected))
+        return by_group
+
+    parts = [groups[start : start + GROUPS_AT_ONCE] for start in range(0, len(groups), GROUPS_AT_ONCE)]
     model.eval()
     with torch.no_grad():
-        for start in range(0, len(groups), GROUPS_AT_ONCE):
-            part = groups[start : start + GROUPS_AT_ONCE]
-            batch = collate(part, sharing=sharing, max_length=max_length)
-            found = model(**{name: batch[name].to(device) for name in MODEL_INPUTS}).tolist()
-            for group in part:
-                chosen, found = found[: len(group.chosen)], found[len(group.chosen) :]
-                rejected, found = found[: len(group.rejected)], found[len(group.rejected) :]
-                scores.append((chosen, rejected))
+        found = shared_out(parts, scores, filler=())
     model.train(training)
-    return scores
+    return list(chain.from_iterable(found))
 
 
 def pair_accuracy(
@@ -77,11 +85,13 @@ def pair_accuracy(
                 right[key] += points
                 total[key] += 1
     num_pairs = sum(len(group.pairs) for group in groups)
+    depths = sorted(key for key in total if isinstance(key, int))
     return PairAccuracy(
         num_pairs=num_pairs,
         overall=halves / (2 * num_pairs),
         by_kind={kind: right[kind] / (2 * total[kind]) for kind in PairKind if total[kind]},
-        by_depth={depth: right[depth] / (2 * total[depth]) for depth in sorted(k for k in total if isinstance(k, int))},
+        by_depth={depth: right[depth] / (2 * total[depth]) for depth in depths},
+        pairs_by_depth={depth: total[depth] for depth in depths},
     )  # fmt: skip
 
 

@@ -21,6 +21,7 @@ from transformers.utils import logging as transformers_logging
 
 from ppm.config import ScoreBound
 from rstar.errors import ConfigError
+from rstar.training.trainer import whole
 
 _BOUNDS: Mapping[ScoreBound, nn.Module] = {ScoreBound.TANH: nn.Tanh(), ScoreBound.NONE: nn.Identity()}
 
@@ -116,21 +117,21 @@ def search_values(scores: Tensor, score_bound: ScoreBound) -> Tensor:
     return scores.double().tanh() if score_bound is ScoreBound.NONE else scores.double()
 
 
-def start_from(folder: Path, score_bound: ScoreBound, *, attention: str = "sdpa") -> ProcessPreferenceModel:
-    """A preference model with the trunk of the language model in `folder`, in float32. The language head is dropped.
+def start_from(
+    folder: Path, score_bound: ScoreBound, *, attention: str = "sdpa", dtype: torch.dtype = torch.float32
+) -> ProcessPreferenceModel:
+    """A preference model with the trunk of the language model in `folder`, in `dtype`. The language head is dropped.
 
     The new head is zero [ours]: every score starts at 0, so the first loss is ln 2 whatever the seed, and tanh starts
     where it is steepest. Raises ConfigError if the folder holds no such model.
     """
-    classifier, missing = _classifier(
-        folder, num_labels=1, dtype=torch.float32, attn_implementation=attention
-    )
+    classifier, missing = _classifier(folder, num_labels=1, dtype=dtype, attn_implementation=attention)
     model = ProcessPreferenceModel(classifier, score_bound)
     if lost := sorted(key for key in missing if not key.startswith("score.")):
         raise ConfigError(f"model folder {folder}: its weights lack {lost[0]} ({len(lost)} in all)")
-    nn.init.zeros_(classifier.score.weight)
-    if classifier.score.bias is not None:
-        nn.init.zeros_(classifier.score.bias)
+    with whole(list(classifier.score.parameters())):
+        for parameter in classifier.score.parameters():
+            nn.init.zeros_(parameter)
     if classifier.config.pad_token_id is None:
         classifier.config.pad_token_id = _padding_id(folder)
     classifier.config.tie_word_embeddings = False  # there is no language head to tie

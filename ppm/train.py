@@ -34,12 +34,25 @@ from ppm.losses import bradley_terry_loss, outcome_loss, q_value_loss
 from ppm.model import ProcessPreferenceModel, quietly, start_from, write_bound
 from rstar.errors import ConfigError, StageError
 from rstar.seeds import derive
+from rstar.training.config import HOW_IT_IS_SPREAD
 from rstar.training.folder import finished, identity_of
-from rstar.training.trainer import arguments, finish, fit, num_processes, number_format, session
+from rstar.training.hosts import Hosts
+from rstar.training.lora import add_adapters
+from rstar.training.trainer import (
+    arguments,
+    finish,
+    fit,
+    num_processes,
+    number_format,
+    optimizer_of,
+    run,
+    save_model,
+    weights_format,
+)
 
 SCHEMA_VERSION = 1
 
-_NO_EFFECT_ON_WEIGHTS = ("logging_steps", "num_threads")
+_NO_EFFECT_ON_WEIGHTS = ("logging_steps", *HOW_IT_IS_SPREAD)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,15 +89,17 @@ def train(
     config: PPMConfig,
     seed: int,
     labelled: Sequence[LabelledGroup] = (),
+    hosts: Hosts | None = None,
 ) -> TrainingResult:
     """Train a preference model on `groups`, from the policy in the folder `base`, into the folder `out`.
 
     A baseline (`config.objective`) learns from `labelled` instead, which `labels.labelled_set` draws from the same trees
     for its objective; it too is measured on the pairs that are held out, an ORM on the final ones among them. `seed`
     decides which problems are held out, the same for every objective, and the order of the rest. Called again with equal
-    arguments it goes on where it was stopped, or returns at once when `out` is complete. Raises StageError when there is
-    too little to train on or to measure by, a step is too long for `max_length` or the model, or `out` holds another
-    training; ConfigError when `base` is no model folder.
+    arguments it goes on where it was stopped, or returns at once when `out` is complete. `hosts` are the machines to train on, in place
+    of those that `config` names. Raises StageError when there is too little to train on or to measure by, a step is too long
+    for `max_length` or the model, `out` holds another training, or a process fails; ConfigError when `base` is no model
+    folder or the settings do not fit the machines.
     """
     objective = config.objective
     assert objective is not Objective.PPM or not labelled, "a preference model learns from pairs alone"
@@ -110,8 +125,10 @@ def train(
     done = finished(out, identity)
     if done is not None:
         return _result(out, done, resumed_from_step=done["num_steps"], train_s=0.0)
-    with session(config.num_threads), quietly():
-        return _train(training_groups, held_out, base, out, config, seed, identity)
+    return run(
+        _train, out=out, config=config, hosts=hosts, groups=training_groups, held_out=held_out, base=base, seed=seed,
+        identity=identity,
+    )  # fmt: skip
 
 
 def split(groups: Sequence[PairGroup], *, share: float, seed: int) -> tuple[list[PairGroup], list[PairGroup]]:
@@ -210,6 +227,7 @@ class _EvaluateAtTheEnd(TrainerCallback):
 
 
 def _train(
+    *,
     groups: Sequence[Group],
     held_out: Sequence[PairGroup],
     base: Path,
@@ -218,37 +236,58 @@ def _train(
     seed: int,
     identity: dict[str, Any],
 ) -> TrainingResult:
-    micro_batches, per_step = plan(groups, config, seed=seed, num_processes=num_processes())
+    with quietly():
+        return _fit(groups, held_out, base, out, config, seed, identity)
+
+
+def _fit(
+    groups: Sequence[Group],
+    held_out: Sequence[PairGroup],
+    base: Path,
+    out: Path,
+    config: PPMConfig,
+    seed: int,
+    identity: dict[str, Any],
+) -> TrainingResult:
+    processes = num_processes(config)
+    micro_batches, per_step = plan(groups, config, seed=seed, num_processes=processes)
+    args = arguments(
+        out,
+        config,
+        num_steps=len(micro_batches) // per_step,
+        num_train_epochs=1,  # the plan holds all epochs
+        per_device_train_batch_size=1,
+        gradient_accumulation_steps=per_step // processes,
+        eval_strategy="steps",
+        eval_steps=config.save_steps,
+        save_strategy="steps",
+        load_best_model_at_end=True,
+        metric_for_best_model="eval_accuracy",
+        greater_is_better=True,
+        seed=derive(seed, "ppm", "train") % 2**31,
+    )
     bound = ScoreBound.NONE if config.objective is Objective.ORM else config.score_bound
-    ppm = start_from(base, bound, attention=config.attention)
+    ppm = start_from(base, bound, attention=config.attention, dtype=weights_format(base, config))
     context = ppm.config.max_position_embeddings
     if config.max_length > context:
         raise ConfigError(f"max_length is {config.max_length}; it must be at most the base model's {context}")
     if config.gradient_checkpointing:
         ppm.classifier.gradient_checkpointing_enable({"use_reentrant": False})
+    if config.lora is not None:
+        head = ppm.classifier.score
+        add_adapters(
+            ppm.classifier, config.lora, head=head, trained_head=True, seed=derive(seed, "ppm", "lora")
+        )
     tokenizer = AutoTokenizer.from_pretrained(base)
     trainer = _PlannedTrainer(
         model=TrainedObjective(ppm, config.objective),
-        args=arguments(
-            out,
-            config,
-            num_steps=len(micro_batches) // per_step,
-            num_train_epochs=1,  # the plan holds all epochs
-            per_device_train_batch_size=1,
-            gradient_accumulation_steps=per_step // num_processes(),
-            eval_strategy="steps",
-            eval_steps=config.save_steps,
-            save_strategy="steps",
-            load_best_model_at_end=True,
-            metric_for_best_model="eval_accuracy",
-            greater_is_better=True,
-            seed=derive(seed, "ppm", "train") % 2**31,
-        ),
+        args=args,
         train_dataset=micro_batches,
         eval_dataset=held_out,
         data_collator=functools.partial(_collate, config=config),
         compute_loss_func=_loss,
         callbacks=[_EvaluateAtTheEnd()],
+        optimizer_cls_and_kwargs=optimizer_of(config),
         held_out=held_out,
         config=config,
     )
@@ -267,9 +306,11 @@ def _train(
         "accuracies": accuracies,
         "best_step": max(accuracies, key=lambda step: (accuracies[step], -step)),
     }
+    write_bound(ppm.config, config.score_bound)
+    save_model(
+        trainer, ppm.classifier, out, prefix="ppm.classifier.", dtype=number_format(base), lora=config.lora
+    )
     if trainer.is_world_process_zero():
-        write_bound(ppm.config, config.score_bound)
-        ppm.classifier.to(number_format(base)).save_pretrained(out)
         tokenizer.save_pretrained(out)
     finish(trainer, out, done)
     return _result(

@@ -32,25 +32,26 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class VLLMScoringStats(Totals):
-    """Running totals of one engine, or of several together: `prompt_tokens` are those of all sequences, prefix and step,
-    `cached_tokens` the part that needed no computing. `busy_s` is the wall time spent in steps."""
+    """Running totals of one engine, or of several together: `prompt_tokens` are those of all sequences, of which
+    `prefix_tokens` stand before the steps; `cached_tokens` needed no computing. `busy_s` is the wall time spent in steps."""
 
     scored_steps: int = 0
     steps: int = 0
     prompt_tokens: int = 0
+    prefix_tokens: int = 0
     cached_tokens: int = 0
     busy_s: float = 0.0
 
     @property
     def cache_hit_share(self) -> float:
-        """Share of the tokens that came from the prefix cache; 0 before the first."""
-        return self.cached_tokens / self.prompt_tokens if self.prompt_tokens else 0.0
+        """Share of the prefixes' tokens that came from the prefix cache; 0 before the first."""
+        return self.cached_tokens / self.prefix_tokens if self.prefix_tokens else 0.0
 
 
 @dataclass(slots=True)
 class _Job:
     job_id: int
-    num_prefix_ids: int
+    request: Siblings
     scores: list[float | None]
     num_open: int
 
@@ -81,7 +82,7 @@ class VLLMScoringEngine:
         from ppm.batches import judged_ids
 
         count = len(request.steps)
-        self._jobs[job_id] = _Job(job_id, len(request.prefix_ids), [None] * count, count)
+        self._jobs[job_id] = _Job(job_id, request, [None] * count, count)
         for index, step in enumerate(request.steps):
             prompt = {"prompt_token_ids": list(judged_ids(request.prefix_ids, step, self._max_length))}
             self._engine.add_request(f"{job_id}.{index}", prompt, PoolingParams(task="classify"))
@@ -97,7 +98,7 @@ class VLLMScoringEngine:
         started_s = time.perf_counter()
         finished = []
         for output in self._engine.step():
-            if (job := self._take(output)) is not None:  # type: ignore[arg-type]
+            if (job := self._take(output)) is not None:
                 finished.append((job.job_id, [score for score in job.scores if score is not None]))
         self.stats.steps += 1
         self.stats.busy_s += time.perf_counter() - started_s
@@ -114,7 +115,9 @@ class VLLMScoringEngine:
             raise BackendError(f"vLLM could not score: {output.error}")
         job.scores[index] = search_values(output.outputs.data, self._score_bound).item()
         self.stats.scored_steps += 1
-        self.stats.prompt_tokens += len(output.prompt_token_ids)
+        num_tokens = len(output.prompt_token_ids)
+        self.stats.prompt_tokens += num_tokens
+        self.stats.prefix_tokens += num_tokens - len(job.request.steps[index])
         self.stats.cached_tokens += output.num_cached_tokens
         job.num_open -= 1
         return self._jobs.pop(job_id) if job.num_open == 0 else None

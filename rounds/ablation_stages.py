@@ -93,7 +93,9 @@ def _value_models(
             purpose=purpose,
             settings={"ppm": last.ppm.settings["ppm"] | {"objective": str(objective)}},
             inputs={**last.ppm.inputs, **labelled_trees(recipe, searches)},
-            work=partial(make_ppm, replace(recipe, ppm=replace(recipe.ppm, objective=objective))),
+            work=partial(
+                make_ppm, replace(recipe, ppm=replace(recipe.ppm, objective=objective)), workplace=workplace
+            ),
         )
 
     pqm = model(Objective.PQM, "the policy trained to give the Q-values of steps")
@@ -145,7 +147,7 @@ def _policies(recipe: RoundRecipe, last: RoundStages, workplace: Workplace) -> l
             last.policy,
             name=f"{here}/policy",
             inputs={**last.policy.inputs, "sft_set": sft_set},
-            work=partial(make_policy, recipe),
+            work=partial(make_policy, recipe, workplace=workplace),
         )
         evaluation = replace(
             last.evaluation,

@@ -31,12 +31,13 @@ from rounds.training import earlier, make_pairs, make_policy, make_ppm, make_sft
 from rounds.workplace import HERE, Workplace
 from rstar.config import Guidance, SearchConfig, greedy, require, to_plain
 from rstar.engines import Backend
+from rstar.training.config import HOW_IT_IS_SPREAD
 
 _SPEED_ONLY = {
     "sandbox": ("num_shards", "max_running", "max_snapshots", "snapshot_memory_mb", "strict", "allow_unsafe"),
     "grading": ("num_workers", "cache_size"),
-    "sft": ("num_threads", "save_steps"),
-    "ppm": ("num_threads",),
+    "sft": (*HOW_IT_IS_SPREAD, "save_steps"),
+    "ppm": HOW_IT_IS_SPREAD,
 }
 """Settings that decide how fast a stage is, never what it makes: changing one makes nothing stale."""
 
@@ -177,7 +178,7 @@ def _round(
         settings={"sft": _decisive(recipe, "sft")},
         seed=recipe.stage_seed("sft"),
         inputs={"sft_set": sft_set, "base": base},
-        work=partial(make_policy, recipe),
+        work=partial(make_policy, recipe, workplace=workplace),
     )
     pairs = Stage(
         name=f"{here}/pairs",
@@ -197,7 +198,7 @@ def _round(
         settings={"ppm": _decisive(recipe, "ppm")},
         seed=recipe.stage_seed("ppm"),
         inputs=drawn_from,
-        work=partial(make_ppm, recipe),
+        work=partial(make_ppm, recipe, workplace=workplace),
     )
     evaluation = Stage(
         name=f"{here}/evaluation",

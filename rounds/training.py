@@ -21,6 +21,7 @@ from ppm.pairs import pair_set
 from rounds.artifact import STORE
 from rounds.pools import TRAIN
 from rounds.recipe import RoundRecipe
+from rounds.workplace import HERE, Workplace
 from rstar.energy import EnergyMeter
 from rstar.errors import StageError
 from rstar.problems import read_problems
@@ -66,7 +67,9 @@ def make_sft_set(recipe: RoundRecipe, folder: Path, inputs: Mapping[str, Path]) 
     }
 
 
-def make_policy(recipe: RoundRecipe, folder: Path, inputs: Mapping[str, Path]) -> dict[str, Any]:
+def make_policy(
+    recipe: RoundRecipe, folder: Path, inputs: Mapping[str, Path], *, workplace: Workplace = HERE
+) -> dict[str, Any]:
     """Fine-tune the base model on the examples."""
     from policy.sft import train
 
@@ -77,6 +80,7 @@ def make_policy(recipe: RoundRecipe, folder: Path, inputs: Mapping[str, Path]) -
         out=folder,
         config=recipe.sft,
         seed=recipe.stage_seed("sft"),
+        hosts=workplace.training_hosts(recipe.sft),
     )
     return {
         "examples": result.num_examples,
@@ -135,7 +139,9 @@ def earlier(what: str, round_index: int) -> str:
     return f"{what}{round_index}"
 
 
-def make_ppm(recipe: RoundRecipe, folder: Path, inputs: Mapping[str, Path]) -> dict[str, Any]:
+def make_ppm(
+    recipe: RoundRecipe, folder: Path, inputs: Mapping[str, Path], *, workplace: Workplace = HERE
+) -> dict[str, Any]:
     """Train a preference model on the pairs, or a baseline on labels of the trees (the input `search`), of the round and of
     those before it that are inputs, from the round's policy; measure it on the round's own pairs held out."""
     from ppm.evaluate import pair_accuracy
@@ -159,7 +165,15 @@ def make_ppm(recipe: RoundRecipe, folder: Path, inputs: Mapping[str, Path]) -> d
             trees = Store(path / STORE).trees(index)
             drawn = labelled_set(trees, objective=config.objective, **reading).groups
             labelled += sorted(drawn, key=_tree_of)
-    result = train(groups, base=inputs["policy"], out=folder, config=config, seed=seed, labelled=labelled)
+    result = train(
+        groups,
+        base=inputs["policy"],
+        out=folder,
+        config=config,
+        seed=seed,
+        labelled=labelled,
+        hosts=workplace.training_hosts(config),
+    )
     _, held_out = split(groups, share=config.held_out_share, seed=seed)
     if config.objective is Objective.ORM:
         own, held_out = (
@@ -179,6 +193,7 @@ def make_ppm(recipe: RoundRecipe, folder: Path, inputs: Mapping[str, Path]) -> d
         "accuracy_by_step": {str(step): share for step, share in result.accuracies.items()},
         "accuracy_by_kind": {str(kind): share for kind, share in found.by_kind.items()},
         "accuracy_by_depth": {str(depth): share for depth, share in found.by_depth.items()},
+        "pairs_by_depth": {str(depth): number for depth, number in found.pairs_by_depth.items()},
         "losses": list(result.losses),
         "logging_steps": config.logging_steps,
         "joules": energy.joules(),

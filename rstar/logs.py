@@ -1,7 +1,7 @@
 """Events worth knowing, each with a name and fields: a server away, a replica restarted, a tree parked, a stage done.
 
-They go through the standard `logging`, below the logger `rstar`. `write_to` shows warnings on stderr and keeps a file of JSON
-lines. `rstar.metrics` counts events by name.
+They go through the standard `logging`, below the logger `rstar`: `on_stderr` shows the warnings, `write_to` keeps a file of
+JSON lines, `rstar.metrics` counts events by name.
 """
 
 from __future__ import annotations
@@ -60,6 +60,11 @@ def events(module: str) -> Events:
     return Events(module)
 
 
+def name_of(record: logging.LogRecord) -> str:
+    """The name of an event; "message" for what other code logged, whose text may be anything."""
+    return record.getMessage() if hasattr(record, _FIELDS) else "message"
+
+
 def fields_of(record: logging.LogRecord) -> dict[str, Any]:
     """The fields of an event's record; none of one that other code logged."""
     fields: dict[str, Any] = getattr(record, _FIELDS, {})
@@ -90,15 +95,26 @@ class _Stderr(logging.Handler):
 
 
 @contextmanager
+def on_stderr() -> Iterator[None]:
+    """While open, warnings are shown on stderr."""
+    with _attached(_Stderr(logging.WARNING)):
+        yield
+
+
+@contextmanager
 def write_to(file: Path | None, level: LogLevel = LogLevel.INFO) -> Iterator[None]:
-    """While open: warnings on stderr, and all events from `level` on appended to `file` as JSON lines.
+    """While open: all events from `level` on are appended to `file` as JSON lines, and from info on counted by metrics.
 
     Raises ConfigError if the file cannot be written.
     """
-    root = logging.getLogger(ROOT)
-    handlers: list[logging.Handler] = [_Stderr(logging.WARNING)]
     threshold = getattr(logging, level.name)
-    if file is not None:
+    root = logging.getLogger(ROOT)
+    before = root.level
+    root.setLevel(min(threshold, logging.INFO))
+    try:
+        if file is None:
+            yield
+            return
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             written = logging.FileHandler(file, encoding="utf-8")
@@ -106,15 +122,18 @@ def write_to(file: Path | None, level: LogLevel = LogLevel.INFO) -> Iterator[Non
             raise ConfigError(f"--log {file}: cannot be written: {error.strerror}") from None
         written.setLevel(threshold)
         written.setFormatter(JsonLines())
-        handlers.append(written)
-    before = root.level
-    root.setLevel(min(threshold, logging.INFO))  # which metrics count, whatever is written
-    for handler in handlers:
-        root.addHandler(handler)
+        with _attached(written):
+            yield
+    finally:
+        root.setLevel(before)
+
+
+@contextmanager
+def _attached(handler: logging.Handler) -> Iterator[None]:
+    root = logging.getLogger(ROOT)
+    root.addHandler(handler)
     try:
         yield
     finally:
-        root.setLevel(before)
-        for handler in handlers:
-            root.removeHandler(handler)
-            handler.close()
+        root.removeHandler(handler)
+        handler.close()

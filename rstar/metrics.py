@@ -33,7 +33,7 @@ class EventCounts(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Take note of one event."""
-        event = record.getMessage()
+        event = logs.name_of(record)
         self.counts[event, record.levelname.lower()] += 1
         stage = str(logs.fields_of(record).get("stage", ""))
         if event == _BEGUN:

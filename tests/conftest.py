@@ -36,6 +36,8 @@ def missing_engine(marker: str) -> str:
     """Why tests with `marker` cannot run here; empty if they can."""
     if marker == "vllm" and importlib.util.find_spec("vllm") is None:
         return "vLLM is not installed; `make setup-all` installs its CPU build"
+    if marker == "deepspeed" and importlib.util.find_spec("deepspeed") is None:
+        return "DeepSpeed is not installed; `make setup-all` installs it"
     if marker == "gpu":
         try:
             found = (
@@ -50,7 +52,7 @@ def missing_engine(marker: str) -> str:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip what needs an engine that is not here, and say so."""
-    for marker in ("vllm", "gpu"):
+    for marker in ("vllm", "deepspeed", "gpu"):
         marked = [item for item in items if item.get_closest_marker(marker)]
         if marked and (reason := missing_engine(marker)):
             for item in marked:

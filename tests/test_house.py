@@ -37,6 +37,7 @@ HEAVY = {
     "deepspeed",
     "matplotlib",
     "pandas",
+    "peft",
     "ray",
     "torch",
     "transformers",
@@ -44,7 +45,7 @@ HEAVY = {
 }
 """What `import rstar` and settings modules must not load."""
 
-MAY_BE_HEAVY = ("rstar.backends.", "rstar.cluster.", "rstar.training.trainer")
+MAY_BE_HEAVY = ("rstar.backends.", "rstar.cluster.", "rstar.training.trainer", "rstar.training.lora")
 """Modules of `rstar` that may load them nonetheless begin like this."""
 
 SETTINGS_MODULES = {"config", "recipe"}

@@ -1,8 +1,9 @@
-"""Does a model fit with all that its training or its search keeps? Bytes per GPU, for one GPU and for the ways to share.
+"""Does a model fit with all that its training or its search keeps? Bytes per GPU, the recipe's way and others to share.
 
-Full fine-tuning with AdamW in mixed precision as `rstar.training` does it: weights, gradients and two moments in float32, the
-passes in bfloat16. ZeRO-2 shares gradients and moments among GPUs, ZeRO-3 weights too; offload keeps the moments and the
-float32 weights in the machine's memory (arXiv:1910.02054, arXiv:2101.06840).
+Full fine-tuning with AdamW as `rstar.training` does it keeps 16 bytes per parameter: weights, gradients and two moments in
+float32, or under DeepSpeed weights and gradients in bfloat16, beside a float32 copy and the moments. ZeRO-1 shares the last
+two among GPUs, ZeRO-2 gradients too, ZeRO-3 all; offload keeps them in the machine's memory (arXiv:1910.02054,
+arXiv:2101.06840). Of weights that are frozen under adapters nothing else is kept; the adapters themselves are left out.
 """
 
 from __future__ import annotations
@@ -11,9 +12,13 @@ from dataclasses import dataclass
 
 from rounds.plan.hardware import BF16_BYTES, Gpu, Gpus, ModelShape
 from rounds.recipe import RoundRecipe
+from rstar.training import zero
+from rstar.training.config import TrainingConfig
 
-WEIGHTS, GRADIENTS, MOMENTS = 4, 4, 8
-"""Bytes per parameter."""
+ALONE = 16
+"""Bytes per parameter, without DeepSpeed."""
+WEIGHTS, GRADIENTS, OPTIMISER = 2, 2, 12
+"""Bytes per parameter, with it."""
 LAYER_BYTES = 34
 """Of activations per token, layer and hidden number, without recomputing them (arXiv:2205.05198, section 4.1; attention
 itself left out, which fused kernels do not keep)."""
@@ -32,6 +37,8 @@ class MemoryNeed:
     way: str
     gib: float
     available_gib: float
+    chosen: bool = False
+    """The recipe's own way."""
 
     @property
     def fits(self) -> bool:
@@ -39,25 +46,55 @@ class MemoryNeed:
 
 
 def training_memory(
-    what: str, model: ModelShape, gpus: Gpus, *, tokens: int, logits: bool, recomputed: bool
+    what: str, model: ModelShape, gpus: Gpus, config: TrainingConfig, *, tokens: int, logits: bool
 ) -> list[MemoryNeed]:
-    """Of a training with `tokens` per forward pass: on one GPU, shared among up to 8 of them, and with offload.
+    """Of a training with `tokens` per forward pass: as `config` says, then on one GPU, shared among up to 8 of them, and
+    with offload.
 
-    `logits`: a language head is trained, whose logits are as wide as the vocabulary."""
+    `logits`: a language head is trained, whose logits are as wide as the vocabulary. Raises ConfigError if `config` names a
+    DeepSpeed file that is none."""
+    recomputed = config.gradient_checkpointing
     per_layer = BF16_BYTES if recomputed else LAYER_BYTES
     kept = tokens * model.hidden_size * (model.num_layers * per_layer + recomputed * LAYER_BYTES)
     activations = kept + tokens * model.vocab_size * LOGIT_BYTES * logits
-    whole = WEIGHTS + GRADIENTS + MOMENTS
-    ways = [("one GPU each", float(whole)), ("one GPU, ZeRO offload to memory", float(2 * BF16_BYTES))]
+    content = None if config.deepspeed is None else zero.resolve(config.deepspeed)
+    processes = config.num_processes or 1
+    own = _way(processes, content)
+    ways = {own: _bytes(processes, content, frozen=config.lora is not None)}
+    ways.setdefault(_way(1, None), ALONE)
     if (shares := min(gpus.count, GPUS_PER_MACHINE)) > 1:
-        ways[1:1] = [
-            (f"{shares} GPUs, ZeRO-2", WEIGHTS + (GRADIENTS + MOMENTS) / shares),
-            (f"{shares} GPUs, ZeRO-3", whole / shares),
-        ]
+        for preset in ("zero2", "zero3"):
+            ways.setdefault(_way(shares, zero.resolve(preset)), _bytes(shares, zero.resolve(preset)))
+    offload = zero.resolve("zero2-offload")
+    ways.setdefault(_way(1, offload), _bytes(1, offload))
     return [
-        _need(what, way, model.parameters * per_parameter + activations, gpus.kind)
-        for way, per_parameter in ways
+        _need(what, way, model.parameters * per_parameter + activations, gpus.kind, chosen=way == own)
+        for way, per_parameter in ways.items()
     ]
+
+
+def _way(processes: int, content: zero.Content | None) -> str:
+    several = f"{processes} GPUs" if processes > 1 else "one GPU"
+    if content is None:
+        return f"{several}, each with all" if processes > 1 else "one GPU each"
+    offloaded = zero.offloads_optimizer(content)
+    if offloaded and processes == 1:
+        return "one GPU, ZeRO offload to memory"
+    return f"{several}, ZeRO-{zero.stage(content)}{' with offload' if offloaded else ''}"
+
+
+def _bytes(processes: int, content: zero.Content | None, *, frozen: bool = False) -> float:
+    """Per parameter, on each GPU."""
+    stage = 0 if content is None else zero.stage(content)
+    sharing = {} if content is None else content["zero_optimization"]
+    weights = 0 if "offload_param" in sharing else WEIGHTS / (processes if stage == 3 else 1)
+    if frozen:
+        return weights
+    if content is None:
+        return ALONE
+    gradients = GRADIENTS / (processes if stage >= 2 else 1)
+    optimiser = OPTIMISER / (processes if stage >= 1 else 1)
+    return weights + gradients + (0 if zero.offloads_optimizer(content) else optimiser)
 
 
 def search_memory(
@@ -72,20 +109,11 @@ def search_memory(
 def recipe_memory(recipe: RoundRecipe, model: ModelShape, gpus: Gpus) -> list[MemoryNeed]:
     """Of a round's two trainings."""
     tokens = recipe.sft.micro_batch_size * recipe.sft.max_length
-    policy = training_memory(
-        "policy training",
-        model,
-        gpus,
-        tokens=tokens,
-        logits=True,
-        recomputed=recipe.sft.gradient_checkpointing,
-    )
+    policy = training_memory("policy training", model, gpus, recipe.sft, tokens=tokens, logits=True)
     tokens = max(recipe.ppm.micro_batch_tokens, recipe.ppm.max_length)
-    ppm = training_memory(
-        "PPM training", model, gpus, tokens=tokens, logits=False, recomputed=recipe.ppm.gradient_checkpointing
-    )
-    return [*policy, *ppm]
+    return [*policy, *training_memory("PPM training", model, gpus, recipe.ppm, tokens=tokens, logits=False)]
 
 
-def _need(what: str, way: str, num_bytes: float, gpu: Gpu) -> MemoryNeed:
-    return MemoryNeed(what=what, way=way, gib=num_bytes / 2**30 + MARGIN_GIB, available_gib=gpu.memory_gib)
+def _need(what: str, way: str, num_bytes: float, gpu: Gpu, *, chosen: bool = False) -> MemoryNeed:
+    gib = num_bytes / 2**30 + MARGIN_GIB
+    return MemoryNeed(what=what, way=way, gib=gib, available_gib=gpu.memory_gib, chosen=chosen)

@@ -84,7 +84,8 @@ def _memory(plan: Plan) -> Table:
         table.add_column(name, justify="right" if name in ("needs", "has") else "left")
     for need in plan.memory:
         verdict = "[green]fits[/green]" if need.fits else "[red]does not fit[/red]"
-        table.add_row(need.what, need.way, f"{need.gib:.1f} GiB", f"{need.available_gib:.0f} GiB", verdict)
+        way = f"{need.way} (the recipe's)" if need.chosen else need.way
+        table.add_row(need.what, way, f"{need.gib:.1f} GiB", f"{need.available_gib:.0f} GiB", verdict)
     return table
 
 

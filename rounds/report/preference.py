@@ -163,7 +163,7 @@ def _accuracy(facts: RunFacts, last: Mapping[str, Any]) -> list[Block]:
         [
             f"PPM r{index}", f"{one['pairs']:,}", f"{one['held_out_pairs']:,}", percent(one["accuracy"]),
             *(percent(one["accuracy_by_kind"].get(kind)) for kind in PairKind),
-            *(percent(one["accuracy_by_depth"].get(str(depth))) for depth in depths),
+            *(_with_count(one, str(depth)) for depth in depths),
         ]
         for index, one in found.items()
     ]  # fmt: skip
@@ -171,8 +171,8 @@ def _accuracy(facts: RunFacts, last: Mapping[str, Any]) -> list[Block]:
     return [
         Heading("How well it orders pairs it has not seen", 3),
         Paragraph(
-            "Pairs of problems held out of its training, in the right order if the better continuation scores higher. The "
-            "numbers of one depth may rest on few pairs."
+            "Pairs of problems held out of its training, in the right order if the better continuation scores higher; in "
+            "brackets how many step pairs of that depth the round itself held out."
         ),
         Figure("pair-accuracy", panels, "Held-out pairs in the right order."),
         Table(
@@ -187,6 +187,11 @@ def _accuracy(facts: RunFacts, last: Mapping[str, Any]) -> list[Block]:
             f"checkpoint at step {last['best_step']:,} of {last['steps']:,}, which orders most held-out pairs.",
         ),
     ]  # fmt: skip
+
+
+def _with_count(trained: Mapping[str, Any], depth: str) -> str:
+    share = trained["accuracy_by_depth"].get(depth)
+    return percent(share) if share is None else f"{percent(share)} ({trained['pairs_by_depth'][depth]})"
 
 
 def _fixed_policy(facts: RunFacts) -> list[Block]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rstar.errors import ConfigError
 from rstar.protocols import ProposeRequest, SamplingConfig
@@ -267,7 +267,7 @@ def eos_ids(model: Path) -> frozenset[int]:
     from transformers import GenerationConfig
 
     found: set[int] = set()
-    values = [read_config(model).eos_token_id, read_tokenizer(model).eos_token_id]
+    values: list[Any] = [read_config(model).eos_token_id, read_tokenizer(model).eos_token_id]
     if (model / "generation_config.json").is_file():
         values.append(GenerationConfig.from_pretrained(model, local_files_only=True).eos_token_id)
     for value in values:

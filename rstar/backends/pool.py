@@ -108,7 +108,7 @@ class ReplicaPool(Generic[RequestT, AnswerT, TotalsT]):
         self._kind = kind
         self._model = model
         self._totals = totals
-        self._environments = environments or [{}] * num_replicas
+        self._environments: Sequence[Mapping[str, str]] = environments or [{}] * num_replicas
         self._places: list[_Place[TotalsT]] = []
         self._place_of_group: OrderedDict[str, _Place[TotalsT]] = OrderedDict()
         self._next_job_id = 0

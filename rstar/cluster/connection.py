@@ -75,6 +75,7 @@ def connected(address: str) -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
+        ray._private.worker._worker_logs_enabled = True
 
 
 def nodes_of(ray: Any) -> list[ClusterNode]:

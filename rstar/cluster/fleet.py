@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import re
 from collections import Counter
 from collections.abc import Coroutine
 from dataclasses import dataclass
@@ -25,7 +27,11 @@ MAX_LOSSES = 3
 """Workers that may die on one node without having finished a tree; then the node is left alone [ours]."""
 OTHERS_WITHIN_S = 10.0
 """How long the first worker waits for the others before a search begins: it would take everything there is."""
+NOTICE_S = 60.0
+"""Without any worker, until the log says so."""
 CLOSED_WITHIN_S = 10.0
+PASSED_ON = re.compile(r"(HF|OMP|TOKENIZERS|TORCH\w*|TRANSFORMERS|VLLM)_.*|.*_API_KEY")
+"""Names of environment variables that workers get from this process: what engines and servers are told by."""
 SPARE_CALLS = 16
 """Calls that a worker answers beside the trees that it searches."""
 
@@ -82,23 +88,28 @@ class Fleet:
         nodes = await asyncio.to_thread(nodes_of, self._ray)
         self._check_gpus(nodes)
         self._start_missing(nodes)
-        wanted = sum(self._starting.values())
         self._spawn(self._watch())
-        joined: list[Joined] = []
-        deadline: float | None = None
         clock = asyncio.get_running_loop().time
-        while len(joined) < wanted:
+        deadline, had_none = clock() + NOTICE_S, True
+        while not self._workers or self._starting.total():
             try:
                 async with asyncio.timeout_at(deadline):
                     event = await self.events.get()
             except TimeoutError:
-                break
-            if isinstance(event, Refused):
+                if self._workers:
+                    return
+                LOG.warning(
+                    "no worker has started yet; `ray status` says whether their nodes are busy with something else"
+                )
+                deadline = clock() + NOTICE_S
+                continue
+            if isinstance(event, Joined):
+                if had_none:
+                    deadline, had_none = clock() + OTHERS_WITHIN_S, False
+            elif event.left and isinstance(event.error, BackendError):  # one node's trouble
+                LOG.warning("no worker on %s: %s", event.node.host, event.error)
+            else:
                 raise event.error
-            joined.append(event)
-            deadline = deadline or clock() + OTHERS_WITHIN_S
-        for event in joined:
-            self.events.put_nowait(event)
 
     @property
     def workers(self) -> dict[str, Worker]:
@@ -174,7 +185,8 @@ class Fleet:
             max_concurrency=self._setup.max_trees_in_flight + SPARE_CALLS,
             scheduling_strategy=on_node(ray, node),
         )(SearchWorker)
-        actor = actor_class.remote(self._setup)
+        environment = {key: value for key, value in os.environ.items() if PASSED_ON.fullmatch(key)}
+        actor = actor_class.remote(self._setup, environment)
         try:
             warned = await actor.open.remote()
         except ray.exceptions.RayTaskError as error:

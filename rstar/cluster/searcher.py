@@ -104,8 +104,10 @@ class _Run:
         """Ray's references to the searches under way, by worker and tree."""
         self._faults: Counter[str] = Counter()
         """Trees parked in a row, by worker."""
-        self._replied: set[str] = set()
-        """Workers whose counts have just come."""
+        self._silent: set[str] = set()
+        """Workers that have not replied for a while."""
+        self._asked: set[str] = set()
+        """Those that have been asked for their counts and have not answered yet."""
         self._helpers: set[asyncio.Task[None]] = set()
 
     async def results(self) -> AsyncIterator[SearchResult]:
@@ -205,23 +207,22 @@ class _Run:
     async def _count(self) -> None:
         """Ask workers that have not replied lately what they have done."""
         while True:
-            self._replied.clear()
+            self._silent = set(self._fleet.workers)
             await asyncio.sleep(COUNT_S)
-            await self._ask_counts(name for name in self._fleet.workers if name not in self._replied)
+            for worker in [*self._fleet.workers.values()]:
+                if worker.name in self._silent and worker.name not in self._asked:
+                    self._help(self._ask(worker))
 
-    async def _ask_counts(self, names: Iterable[str]) -> None:
-        workers = [self._fleet.workers[name] for name in names]
-        asked = [asyncio.wrap_future(worker.actor.counted.remote().future()) for worker in workers]
-        for worker, counted in zip(
-            workers, await asyncio.gather(*asked, return_exceptions=True), strict=True
-        ):
-            if isinstance(counted, SearchCounts):
-                self._add(worker, counted)
+    async def _ask(self, worker: Worker) -> None:
+        self._asked.add(worker.name)
+        with contextlib.suppress(self._ray.exceptions.RayError):  # its death is for its searches to tell
+            self._add(worker, await worker.actor.counted.remote())
+        self._asked.discard(worker.name)
 
     def _add(self, worker: Worker, counted: SearchCounts) -> None:
-        self._replied.add(worker.name)
+        self._silent.discard(worker.name)
         self._counts.add(counted)
-        own = self._counts.workers[worker.name]
+        own = self._counts.workers.setdefault(worker.name, WorkerCounts())
         own.tokens += counted.tokens
         own.executions += counted.executions.total()
 
@@ -237,6 +238,6 @@ class _Run:
         for task in [*self._helpers]:
             task.cancel()
         await asyncio.gather(*self._helpers, return_exceptions=True)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(CALLED_OFF_WITHIN_S):
-                await self._ask_counts([*self._fleet.workers])
+        asked = [asyncio.create_task(self._ask(worker)) for worker in self._fleet.workers.values()]
+        if asked:
+            await asyncio.wait(asked, timeout=CALLED_OFF_WITHIN_S)

@@ -6,7 +6,9 @@ questions meanwhile. What this file does not cover: which trees (`queue`), and w
 
 from __future__ import annotations
 
+import os
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rstar.errors import ConfigError
@@ -26,7 +28,8 @@ class Reply:
 class SearchWorker:
     """Engines on one node. Ray makes an actor of it; nothing in it needs Ray."""
 
-    def __init__(self, setup: SearchSetup) -> None:
+    def __init__(self, setup: SearchSetup, environment: Mapping[str, str]) -> None:
+        os.environ.update(environment)  # before anything reads it: engines are imported when they are opened
         self._site = SearchSite(setup)
         self._counts = SearchCounts()
 

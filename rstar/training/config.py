@@ -9,8 +9,10 @@ from __future__ import annotations
 import dataclasses
 import math
 from enum import StrEnum
+from typing import Any
 
 from rstar.config import require
+from rstar.training import zero
 
 
 class Precision(StrEnum):
@@ -28,6 +30,24 @@ class Schedule(StrEnum):
     """Down to 0. [paper]"""
     COSINE = "cosine"
     CONSTANT = "constant_with_warmup"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LoRAConfig:
+    """Low-rank adapters (arXiv:2106.09685) in place of all weights: what is trained are two thin matrices beside each
+    linear layer. They are merged into the weights at the end, so the result is a model folder like any other."""
+
+    rank: int = 16
+    alpha: int = 32
+    """The adapters' product counts alpha / rank times."""
+    dropout: float = 0.0
+    target_modules: tuple[str, ...] = ()
+    """Names of the linear layers that have adapters, such as q_proj; empty: all of them."""
+
+    def __post_init__(self) -> None:
+        require(self.rank >= 1, "rank", self.rank, "at least 1")
+        require(self.alpha >= 1, "alpha", self.alpha, "at least 1")
+        require(0 <= self.dropout < 1, "dropout", self.dropout, "in [0, 1)")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,7 +75,15 @@ class TrainingConfig:
     save_steps: int
     """Optimiser steps between checkpoints; the newest two are kept until training is complete."""
     num_threads: int | None = None
-    """CPU threads; null leaves PyTorch's setting. On a small model 1 is often fastest."""
+    """CPU threads of a process; null leaves PyTorch's setting. On a small model 1 is often fastest."""
+    num_processes: int | None = None
+    """Processes that train together, one per GPU; null or 1: this one alone. With a host file: as many as its slots."""
+    deepspeed: str | dict[str, Any] | None = None
+    """Train under DeepSpeed: the name of a preset (`zero.PRESETS`), the path of a JSON file, or its content."""
+    host_file: str | None = None
+    """Machines to train on, in DeepSpeed's format: a line `name slots=8` each. Null: this one."""
+    lora: LoRAConfig | None = None
+    """Train low-rank adapters; null: all weights."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "global_batch_size", "max_length", "logging_steps", "save_steps"):
@@ -67,3 +95,12 @@ class TrainingConfig:
             require(0 <= getattr(self, name) < math.inf, name, getattr(self, name), "finite and at least 0")
         threads = self.num_threads
         require(threads is None or threads >= 1, "num_threads", threads, "at least 1, or null")
+        count = self.num_processes
+        require(count is None or count >= 1, "num_processes", count, "at least 1, or null")
+        if self.deepspeed is not None:
+            zero.check(self.deepspeed)
+
+
+HOW_IT_IS_SPREAD = ("num_processes", "deepspeed", "host_file", "num_threads")
+"""Settings that decide where the numbers are added up, and so their last digits, as another kind of GPU would: a finished
+training stays finished when they change."""

@@ -22,6 +22,8 @@ from rstar.training.config import TrainingConfig
 TRAINING = "training.json"
 RUN = "run.json"
 CHECKPOINTS = "checkpoints"
+COMPLETE = "complete.json"
+"""In a checkpoint, written last: how many processes wrote it, and how it is shared among them."""
 
 
 def identity_of(
@@ -50,13 +52,8 @@ def finished(out: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint of the highest step that was written to its end; None if there is none.
-
-    The Trainer writes a checkpoint's state file last, so one that was cut off has none that reads as JSON.
-    """
-    found = [
-        path for path in folder.glob("checkpoint-*") if read_json(path / "trainer_state.json") is not None
-    ]
+    """The checkpoint of the highest step that every process wrote to its end; None if there is none."""
+    found = [path for path in folder.glob("checkpoint-*") if read_json(path / COMPLETE) is not None]
     return max(found, key=step_of, default=None)
 
 

@@ -1,7 +1,12 @@
-"""Train, and be killed right after an optimiser step: `python -m tests.policy.killed_training base out kill_at`."""
+"""Train, and be killed right after an optimiser step: `python -m tests.policy.killed_training base out kill_at [settings]`.
+
+`settings` is JSON: what differs from `CONFIG`. With several processes the second is killed.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
 import signal
 import sys
@@ -13,6 +18,8 @@ from torch.utils.hooks import RemovableHandle
 
 from policy.config import SFTConfig
 from policy.sft import train
+from rstar.training.hosts import LOCAL, Hosts
+from rstar.training.launch import is_rank, launch
 from tests.policy.forest import random_examples
 
 CONFIG = SFTConfig(
@@ -36,7 +43,21 @@ def call_after_step(number: int, action: Callable[[], None]) -> RemovableHandle:
     return register_optimizer_step_post_hook(hook)
 
 
+def train_and_be_killed(base: str, out: str, kill_at: str, settings: str = "{}") -> None:
+    config = dataclasses.replace(CONFIG, **json.loads(settings))
+    if config.num_processes is None or os.environ.get("RANK") == "1":
+        call_after_step(int(kill_at), lambda: os.kill(os.getpid(), signal.SIGKILL))
+    if config.num_processes is None or is_rank():
+        train(EXAMPLES, base=Path(base), out=Path(out), config=config, seed=5)
+        return
+    hosts = Hosts(slots={LOCAL: config.num_processes})
+    launch(
+        train_and_be_killed, folder=Path(out), hosts=hosts, num_threads=1, base=base, out=out, kill_at=kill_at,
+        settings=settings,
+    )  # fmt: skip
+
+
 if __name__ == "__main__":
-    base, out, kill_at = sys.argv[1:]
-    call_after_step(int(kill_at), lambda: os.kill(os.getpid(), signal.SIGKILL))
-    train(EXAMPLES, base=Path(base), out=Path(out), config=CONFIG, seed=5)
+    from tests.policy import killed_training
+
+    killed_training.train_and_be_killed(*sys.argv[1:])

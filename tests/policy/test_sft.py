@@ -24,7 +24,8 @@ from rstar.problems import Problem
 from rstar.prompts import BARE, render_prompt, start
 from rstar.steps import END_OF_ANSWER, TAGS
 from rstar.training.config import Precision
-from rstar.training.folder import TRAINING, newest_checkpoint
+from rstar.training.folder import COMPLETE, TRAINING, newest_checkpoint
+from rstar.training.hosts import Hosts
 from rstar.trajectories import extend_prefix, trajectories
 from rstar.tree import ROOT, Tree
 from tests.policy.forest import add_solution, example, random_examples, save_tiny_base, tree_of
@@ -114,8 +115,7 @@ def test_a_checkpoint_that_was_cut_off_is_passed_over(base: Path, undisturbed: P
     handle.remove()
     whole, cut = (tmp_path / "checkpoints" / f"checkpoint-{step}" for step in (4, 6))
     assert newest_checkpoint(tmp_path / "checkpoints") == cut
-    state = cut / "trainer_state.json"
-    state.write_text(state.read_text()[:100])
+    (cut / COMPLETE).unlink()
     (cut / "optimizer.pt").write_bytes(b"")
     assert newest_checkpoint(tmp_path / "checkpoints") == whole
     result = train(EXAMPLES, base=base, out=tmp_path, config=CONFIG, seed=5)
@@ -333,12 +333,14 @@ def test_fault_9_a_too_long_example_is_refused_not_cut(base: Path, tmp_path: Pat
         train(long, base=base, out=tmp_path, config=config, seed=0)
 
 
-def test_a_batch_that_the_processes_cannot_share_is_one_clear_line(
-    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "3")
+def test_a_batch_that_the_processes_cannot_share_is_one_clear_line(base: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError,
+        match=r"^global_batch_size is 8; it must be a multiple of 12: 3 processes of micro_batch_size 4$",
+    ):
+        dataclasses.replace(CONFIG, num_processes=3)
     with pytest.raises(ConfigError, match=r"^global_batch_size is 8; with 3 processes .* multiple of 12$"):
-        train(EXAMPLES, base=base, out=tmp_path, config=CONFIG, seed=0)
+        train(EXAMPLES, base=base, out=tmp_path, config=CONFIG, seed=0, hosts=Hosts(slots={"a": 1, "b": 2}))
 
 
 def test_a_training_shorter_than_its_logging_interval_still_tells_its_loss(

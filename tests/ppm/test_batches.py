@@ -15,11 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ppm.batches import collate, num_tokens, plan, sequence
-from ppm.config import PPMConfig, ScoreBound, Sharing
-from ppm.groups import Continuation, PairGroup, PairKind
+from ppm.batches import MicroBatch, collate, num_tokens, plan, sequence
+from ppm.config import Objective, PPMConfig, ScoreBound, Sharing
+from ppm.groups import Continuation, Group, PairGroup, PairKind
 from ppm.losses import bradley_terry_loss, outcome_loss, q_value_loss
 from ppm.model import ProcessPreferenceModel, bounded
+from ppm.train import TrainedObjective
 from rstar.errors import StageError
 from tests.ppm.models import random_groups, random_ids, random_labelled_groups, tiny_ppm
 
@@ -203,6 +204,12 @@ def test_tokens_are_those_of_the_collated_batch(seed: int, sharing: Sharing) -> 
 # ------------------------------------------------------------------------------------------------------- plan
 
 
+def steps_of(micro_batches: list[MicroBatch], per_step: int) -> list[Counter[Group]]:
+    """What each optimiser step learns from."""
+    starts = range(0, len(micro_batches), per_step)
+    return [Counter(group for batch in micro_batches[at : at + per_step] for group in batch) for at in starts]
+
+
 @settings(max_examples=50)
 @given(
     seed=st.integers(0, 9999),
@@ -211,7 +218,7 @@ def test_tokens_are_those_of_the_collated_batch(seed: int, sharing: Sharing) -> 
     micro_batch_tokens=st.integers(10, 3000),
     epochs=st.integers(1, 3),
     sharing=st.sampled_from(Sharing),
-    num_processes=st.integers(1, 2),
+    num_processes=st.integers(1, 5),
 )
 def test_every_epoch_trains_on_every_group_once_in_steps_of_equally_many_micro_batches(
     seed: int,
@@ -226,13 +233,10 @@ def test_every_epoch_trains_on_every_group_once_in_steps_of_equally_many_micro_b
     config = PPMConfig(
         global_batch_size=batch_size, micro_batch_tokens=micro_batch_tokens, epochs=epochs, sharing=sharing
     )
-    try:
-        micro_batches, per_step = plan(groups, config, seed=seed, num_processes=num_processes)
-    except StageError:
-        assert sharing is Sharing.TREE
-        assert len({group.problem_id for group in groups}) < num_processes
-        return
-    assert all(micro_batches)
+    micro_batches, per_step = plan(groups, config, seed=seed, num_processes=num_processes)
+    alone, per_step_alone = plan(groups, config, seed=seed)
+    assert all(alone), "no process has less to do than another where there is one"
+    assert steps_of(micro_batches, per_step) == steps_of(alone, per_step_alone)
     assert len(micro_batches) % per_step == 0
     assert per_step % num_processes == 0
     trained = Counter(group for batch in micro_batches for group in batch)
@@ -268,9 +272,16 @@ def test_epochs_have_orders_of_their_own() -> None:
     assert micro_batches[:half] != micro_batches[half:]
 
 
-def test_fewer_groups_than_processes_is_one_clear_line() -> None:
-    with pytest.raises(StageError, match=r"^1 groups to train on are too few for 2 processes$"):
-        plan(random_groups(1, seed=0), PPMConfig(), seed=0, num_processes=2)
+@pytest.mark.parametrize("objective", Objective)
+def test_a_micro_batch_without_groups_adds_nothing(objective: Objective) -> None:
+    batch = collate((), sharing=Sharing.TREE, max_length=64)
+    model = TrainedObjective(tiny_ppm(score_bound=ScoreBound.NONE), objective)
+    loss = model(**batch)["loss"]
+    loss.backward()
+    assert loss == 0
+    assert all((parameter.grad == 0).all() for parameter in model.parameters() if parameter.grad is not None)
+    assert model.ppm.classifier.score.weight.grad is not None, "the gradients are there to be added up"
+    assert len(batch["labels"]) == 0
 
 
 def test_a_step_of_labelled_groups_has_global_batch_size_continuations() -> None:

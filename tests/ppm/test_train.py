@@ -270,6 +270,7 @@ def test_accuracy_by_hand() -> None:
     assert measured.overall == pytest.approx(sum(right) / len(right))
     steps = [g for g in groups if g.kind is PairKind.STEP]
     assert measured.by_depth == {1: measured.by_kind[PairKind.STEP]}
+    assert measured.pairs_by_depth == {1: sum(len(group.pairs) for group in steps)}
     assert pair_accuracy(model, steps, sharing=Sharing.OFF, max_length=64).overall == measured.by_depth[1]
     torch.nn.init.zeros_(model.classifier.score.weight)
     assert pair_accuracy(model, groups, sharing=Sharing.TREE, max_length=64).overall == 0.5

@@ -189,6 +189,7 @@ def _ppm(index: int, chance: random.Random) -> dict[str, Any]:
         "accuracy": accuracy, "accuracy_by_step": {"25": accuracy},
         "accuracy_by_kind": {"step": accuracy + 0.02, "final": accuracy - 0.03},
         "accuracy_by_depth": {"1": accuracy, "2": accuracy + 0.04, "3": accuracy - 0.1, "4": 1.0},
+        "pairs_by_depth": {"1": 120, "2": 60, "3": 30, "4": 2},
         "losses": [0.69 * math.exp(-at / 30) + 0.02 * chance.random() for at in range(30)], "logging_steps": 1, "joules": 60.0,
     }  # fmt: skip
 

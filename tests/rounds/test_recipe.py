@@ -15,6 +15,7 @@ from rounds.driver import ExternalInput
 from rounds.recipe import LAST_ROUND, RECIPES, load, load_rounds, plain
 from rounds.stages import stages_by_round
 from rstar.config import Guidance, build
+from rstar.engines import Backend
 from rstar.errors import ConfigError
 
 SHIPPED = sorted(path.stem for path in RECIPES.glob("*.yaml"))
@@ -65,9 +66,38 @@ def test_the_recipe_at_7b_is_the_papers() -> None:
         assert (inference.num_rollouts, inference.num_candidates, inference.guidance) == (4, 32, Guidance.PPM)
         assert not recipe.earlier_pairs
     assert [recipe.search_model is None for recipe in recipes] == [False, True, True, True]
+    engines = [recipe.search_engine for recipe in recipes]
+    assert engines[0] is not None
+    assert engines[0].backend is Backend.OPENAI
+    assert engines[1:] == [None, None, None]
+    assert [recipe.searched_format for recipe in recipes] == ["few-shot-chat", "rstar", "rstar", "rstar"]
     assert recipes[0].sft_set.retokenize
     assert recipes[0].pairs.retokenize
     assert not recipes[1].sft_set.retokenize
+
+
+def test_a_server_searches_one_round_and_what_it_is_asked_for_decides_the_search_alone(
+    tmp_path: Path,
+) -> None:
+    coder = tmp_path / "coder"
+    shutil.copytree(RECIPES.parent / "base", coder)
+
+    def searches(*settings: str) -> dict[str, str]:
+        server = [f"rounds.1.search_model={coder}", "rounds.1.search_engine.backend=openai"]
+        further = [f"rounds.1.search_engine.openai.{setting}" for setting in settings]
+        recipes = load_rounds("embedded", [*server, *further])
+        assert recipes[1].search_engine is None
+        made = {stage.name: stage for part in stages_by_round(recipes) for stage in part}
+        assert made["round1/search"].settings["server"]["api"] == (
+            "chat" if settings == ("api=chat",) else "completions"
+        )
+        return {name: made[name].fingerprint for name in ("round1/search", "base/evaluation")}
+
+    plain_search = searches()
+    assert searches("outage_s=5", "max_concurrency=3") == plain_search
+    other = searches("api=chat")
+    assert other["round1/search"] != plain_search["round1/search"]
+    assert other["base/evaluation"] == plain_search["base/evaluation"]
 
 
 def test_a_round_searches_with_a_model_and_a_prompt_of_its_own_and_is_trained_from_the_base(
@@ -165,6 +195,10 @@ POOLS = "problems: {train: {curriculum: {easy: 1}}, evaluation: {curriculum: {ea
         ("search: {}\n", r"^bad.yaml: problems is missing$"),
         (POOLS + "prompt_format: chatty\n", r"^bad.yaml: prompt_format is 'chatty'; it must be one of bare, rstar"),
         (POOLS + "rounds: {1: {search_format: chatty}}\n", r"^bad.yaml: search_format is 'chatty'; it must be one of bare, rstar"),
+        (POOLS + "engine: {backend: openai}\n",
+         r"^bad.yaml: engine.backend is 'openai'; it must be vllm or transformers: a server has one model"),
+        (POOLS + "rounds: {1: {search_engine: {backend: openai}}}\n",
+         r"^bad.yaml: search_model is None; it must be the folder of the model that search_engine runs"),
         (POOLS + "rounds: {3: {search_model: x, search: {guidance: ppm}}}\n",
          r"^bad.yaml, round 3: search_model is 'x'; it must be null where a preference model guides"),
         (POOLS + "rounds: {9: {}}\n", r"^bad.yaml: rounds.9 is no round"),

@@ -294,6 +294,8 @@ PPM_OF_4 = ["round4/ppm", "round4/system", "round4/ppm_evaluation", "scaling"]
         ("rounds.1.unsolved.num_trees=2", ["round1", "round2", "round3", "round4", "scaling"]),
         ("min_coverage_gain=0.5", []),
         ("ppm.num_threads=2", []),
+        ("sft.num_processes=2", []),
+        ("ppm.deepspeed=zero3", []),
     ],
 )
 def test_a_changed_setting_makes_stale_what_was_made_from_it(

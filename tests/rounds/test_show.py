@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+import rounds.cli  # noqa: F401 - registers the commands
 from rounds.artifact import Manifest, begin, finish
-from rounds.cli import app
 from rounds.show import headline, latest_report
+from rstar.cli import app
 from rstar.errors import StageError
 
 

@@ -10,10 +10,11 @@ from pathlib import Path
 from rich.console import Console
 from typer.testing import CliRunner
 
+import rounds.cli  # noqa: F401 - registers the commands
 from rounds.base_model import BASE_MODEL
-from rounds.cli import app
 from rounds.solve import latest_models
 from rstar.answers import Finished
+from rstar.cli import app
 from rstar.config import SearchConfig
 from rstar.errors import ConfigError
 from rstar.exports import read_tree

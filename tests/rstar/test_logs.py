@@ -12,7 +12,7 @@ import pytest
 
 from rstar import logs
 from rstar.errors import ConfigError
-from rstar.logs import LogLevel, write_to
+from rstar.logs import LogLevel, on_stderr, write_to
 
 events = logs.events("rstar.tests")
 
@@ -46,7 +46,7 @@ def test_the_level_decides_what_is_written(tmp_path: Path, level: str, expected:
 def test_warnings_appear_on_stderr_unless_people_have_been_told(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    with write_to(tmp_path / "log", LogLevel.ERROR):
+    with on_stderr(), write_to(tmp_path / "log", LogLevel.ERROR):
         events.info("server back")
         events.warning("server away", server="http://x", waits_s=600)
         events.warning("tree parked", said=True, tree="p#0")

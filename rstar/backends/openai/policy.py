@@ -21,7 +21,7 @@ from typing import Any
 from rstar import logs
 from rstar.backends.loading import context_tokens
 from rstar.backends.openai.chat import read_chat, undress, write_chat
-from rstar.backends.openai.client import Client
+from rstar.backends.openai.client import Client, Read
 from rstar.backends.openai.config import Api, OpenAIConfig, Server
 from rstar.backends.openai.dialects import body, detect, dialect_of, quotes
 from rstar.backends.openai.failures import ContextOverflow
@@ -189,7 +189,7 @@ class OpenAIPolicy:
             num_candidates=num_candidates, max_tokens=max_tokens,
             seed=derive(request.seed, "openai", first) % _LARGEST_SEED,
         )  # fmt: skip
-        read = (
+        read: Read[Reply] = (
             whole
             if dialect.keeps_stop
             else partial(streamed, num_candidates=num_candidates, stop=request.stop)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
 
 from rstar.config import require
 
@@ -57,13 +56,14 @@ class VLLMConfig:
             require(
                 valid, name, list(devices), "different numbers from 0 on: a GPU has one engine of a model"
             )
-        shares: Counter[int] = Counter()
+        shares: dict[int, float] = {}
         for groups, share in (
             (self.policy_groups, self.policy_memory_share),
             (self.ppm_groups, self.ppm_memory_share),
         ):
             for group in groups:
-                shares.update(dict.fromkeys(group, share))  # type: ignore[arg-type]
+                for device in group:
+                    shares[device] = shares.get(device, 0.0) + share
         for device, total in shares.items():
             allowed = f"such that the engines on GPU {device} take less than all of it; they take {total:.2f}"
             if total >= 1:

@@ -101,7 +101,7 @@ class VLLMEngine:
         started_s = time.perf_counter()
         if self._jobs:
             for output in self._engine.step():
-                self._take(output)  # type: ignore[arg-type]
+                self._take(output)
             self.stats.steps += 1
         finished, self._finished = self._finished, []
         self.stats.busy_s += time.perf_counter() - started_s

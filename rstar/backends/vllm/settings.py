@@ -59,11 +59,13 @@ class LLMSettings:
         kv_cache_mb = self.kv_cache_mb or (CPU_KV_CACHE_MB if on_cpu else None)
         if on_cpu or self.block_size is not None:
             arguments["block_size"] = self.block_size or CPU_BLOCK_SIZE
+        if on_cpu:  # a prompt in chunks ends the engine where its request has a seed: "CPU Generator does not use offset"
+            arguments["enable_chunked_prefill"] = False
         try:
             return LLMEngine.from_engine_args(
                 EngineArgs(
                     model=str(self.model),
-                    dtype=self._own_dtype(),  # type: ignore[arg-type]
+                    dtype=self._own_dtype(),
                     tensor_parallel_size=self.tensor_parallel,
                     gpu_memory_utilization=self.memory_share,
                     max_num_seqs=self.max_rows,
@@ -78,7 +80,7 @@ class LLMSettings:
             )
         except Exception as error:  # vLLM, torch and the driver each have their own
             raise ConfigError(
-                f"model folder {self.model}: vLLM does not start: {one_line(error)}; see docs/vllm.md"
+                f"model folder {self.model}: vLLM does not start: {_reason(error)}; see docs/vllm.md"
             ) from error
 
     def _own_dtype(self) -> str:
@@ -107,6 +109,13 @@ class PolicySettings:
             eos_ids=eos_ids(self.llm.model),
             max_context_tokens=self.llm.max_model_len,
         )
+
+
+def _reason(error: Exception) -> str:
+    """One line; of a setting that vLLM refuses, what it says of it."""
+    from pydantic import ValidationError
+
+    return str(error.errors()[0]["msg"]) if isinstance(error, ValidationError) else one_line(error)
 
 
 def model_length(model: Path, asked: int | None) -> int:

@@ -12,17 +12,19 @@ from typing import Any
 
 import pytest
 
+from policy.config import SFTConfig
 from rounds.cli import main
 from rounds.plan.assumptions import Assumptions
 from rounds.plan.calibration import calibrate
 from rounds.plan.check import published_check
 from rounds.plan.hardware import read_gpus, read_shape
-from rounds.plan.memory import training_memory
+from rounds.plan.memory import MARGIN_GIB, training_memory
 from rounds.plan.plan import Plan, make_plan
 from rounds.plan.rates import GpuRates, MeasuredRates
 from rounds.plan.workload import SearchWork
 from rounds.recipe import load_rounds
 from rstar.errors import ConfigError
+from rstar.training.config import LoRAConfig
 
 ASSUMED = Assumptions()
 MATH_7B = read_shape(Path("nowhere/Qwen2.5-Math-7B"))
@@ -89,27 +91,57 @@ def test_a_model_that_does_not_fit_is_one_line() -> None:
 
 
 def test_a_training_fits_where_its_state_does() -> None:
-    needs = training_memory(
-        "policy", MATH_7B, read_gpus("8xA100-80GB"), tokens=8192, logits=True, recomputed=True
-    )
+    config = SFTConfig(gradient_checkpointing=True)
+    needs = training_memory("policy", MATH_7B, read_gpus("8xA100-80GB"), config, tokens=8192, logits=True)
     fits = {need.way: need.fits for need in needs}
     assert fits == {
         "one GPU each": False, "8 GPUs, ZeRO-2": True, "8 GPUs, ZeRO-3": True, "one GPU, ZeRO offload to memory": True,
     }  # fmt: skip
     assert needs[0].gib > 16 * MATH_7B.parameters / 2**30
-    kept = training_memory(
-        "policy", MATH_7B, read_gpus("1xA100-80GB"), tokens=8192, logits=True, recomputed=False
-    )
+    kept = training_memory("policy", MATH_7B, read_gpus("1xA100-80GB"), SFTConfig(), tokens=8192, logits=True)
     assert len(kept) == 2
     assert kept[0].gib > needs[0].gib
+
+
+@pytest.mark.parametrize(
+    ("settings", "way", "per_parameter"),
+    [
+        ({}, "one GPU each", 16),
+        ({"num_processes": 4}, "4 GPUs, each with all", 16),
+        ({"num_processes": 4, "deepspeed": "zero1"}, "4 GPUs, ZeRO-1", 2 + 2 + 12 / 4),
+        ({"num_processes": 4, "deepspeed": "zero2"}, "4 GPUs, ZeRO-2", 2 + 14 / 4),
+        ({"num_processes": 8, "deepspeed": "zero3"}, "8 GPUs, ZeRO-3", 16 / 8),
+        ({"deepspeed": "zero2-offload"}, "one GPU, ZeRO offload to memory", 4),
+        ({"num_processes": 4, "deepspeed": "zero3-offload"}, "4 GPUs, ZeRO-3 with offload", 2 / 4),
+        ({"lora": LoRAConfig()}, "one GPU each", 2),
+    ],
+    ids=str,
+)
+def test_the_first_need_of_a_training_is_that_of_its_own_settings(
+    settings: dict[str, Any], way: str, per_parameter: float
+) -> None:
+    gpus = read_gpus("8xA100-80GB")
+    config = SFTConfig(global_batch_size=128, micro_batch_size=2, **settings)
+    first, *others = training_memory("policy", MATH_7B, gpus, config, tokens=0, logits=True)
+    assert (first.way, first.chosen) == (way, True)
+    assert first.gib == pytest.approx(MATH_7B.parameters * per_parameter / 2**30 + MARGIN_GIB)
+    assert not any(need.chosen for need in others)
+
+
+def test_the_7b_recipe_trains_on_eight_gpus_of_80_gb() -> None:
+    chosen = [need for need in paper("8xA100-80GB", problems=1000).memory if need.chosen]
+    assert [(need.what, need.way, need.fits) for need in chosen] == [
+        (what, "8 GPUs, ZeRO-3", True) for what in ("policy training", "PPM training")
+    ]
 
 
 def test_the_24_gb_recipe_searches_on_its_gpu_and_trains_there_with_offload_alone() -> None:
     rates = GpuRates(read_gpus("1xRTX-4090"), ASSUMED)
     plan = make_plan(load_rounds("rstar-math-1.5b-24gb"), rates, ASSUMED, problems=7500)
     assert all(need.fits for need in plan.memory if "search" in need.what)
-    training = {(need.what, need.way): need.fits for need in plan.memory if "training" in need.what}
-    assert {way for (_, way), fits in training.items() if fits} == {"one GPU, ZeRO offload to memory"}
+    training = [need for need in plan.memory if "training" in need.what]
+    assert {need.way for need in training if need.fits} == {"one GPU, ZeRO offload to memory"}
+    assert all(need.fits for need in training if need.chosen)
     assert plan.total.hours / 24 < 14
 
 

@@ -160,7 +160,7 @@ class ProtocolServer:
         return web.json_response({"error": {"message": "Incorrect API key provided"}}, status=401)
 
     def _texts(self, asked: dict[str, Any]) -> list[str]:
-        prompt = asked.get("prompt")
+        prompt: Any = asked.get("prompt")
         if "messages" in asked:
             prompt = "\n".join(message["content"] for message in asked["messages"])
         elif not isinstance(prompt, str):

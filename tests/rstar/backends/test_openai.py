@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import random
 import socket
 import subprocess
 import sys
@@ -90,6 +91,11 @@ def ask(
             )
 
     return asyncio.run(run())
+
+
+def any_steps(prefix: str, chance: random.Random) -> str:
+    """Steps that depend on everything they may depend on."""
+    return f"x = {chance.randrange(10**6)}\n{END_OF_STEP}"
 
 
 async def search(

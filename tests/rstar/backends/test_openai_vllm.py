@@ -31,7 +31,7 @@ from tests.rstar.worlds import new_tree
 pytestmark = [
     pytest.mark.vllm,
     pytest.mark.slow,
-    pytest.mark.timeout(2 * STARTS_TIMEOUT_S),
+    pytest.mark.timeout(4 * STARTS_TIMEOUT_S),
     pytest.mark.filterwarnings("ignore:sandbox"),
 ]
 
@@ -215,7 +215,7 @@ def test_the_server_stops_computing_what_was_cancelled(server: VLLMServer) -> No
 
 def test_a_server_that_is_killed_and_started_again_in_mid_search_changes_no_tree(server: VLLMServer) -> None:
     async def run() -> dict[str, SearchResult]:
-        policy = connect(server, outage_s=STARTS_TIMEOUT_S, max_concurrency=4)
+        policy = connect(server, outage_s=2 * STARTS_TIMEOUT_S, max_concurrency=4)
         searching = asyncio.create_task(search(policy, SEARCH))
         try:
             await until(lambda: policy.stats().num_requests >= 10)

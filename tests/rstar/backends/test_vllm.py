@@ -102,6 +102,7 @@ async def greedy_trees(policy: PolicyBackend, count: int = 6) -> list[Tree]:
     async for result in search_trees(tasks, engines, config, max_trees_in_flight=count):
         assert not result.fault, result.fault
         check_invariants(result.tree)
+        assert len(result.tree.nodes) > 4
         found.append(result.tree)
     return sorted(found, key=lambda tree: tree.problem_id)
 
@@ -178,6 +179,7 @@ def test_tensor_parallel_engines_give_the_candidates_of_one_rank_and_end_with_th
     ("values", "expected"),
     [
         ({"backend": "vlm"}, "backend is 'vlm'"),
+        ({"backend": "vllm", "num_replicas": 2}, "num_replicas is 2; it must be null with vllm, whose engines are"),
         ({"vllm": {"tensor_paralel": 2}}, "unknown key vllm.tensor_paralel; did you mean tensor_parallel"),
         ({"vllm": {"num_engines": 0}}, "vllm.num_engines is 0; it must be at least 1"),
         ({"vllm": {"num_engines": 2, "devices": [0]}}, "must be 2 numbers, one for each GPU"),
@@ -203,9 +205,10 @@ def test_settings_lay_engines_over_gpus() -> None:
 
 
 def test_what_vllm_cannot_do_is_refused_before_it_starts(model: Path) -> None:
-    for arguments, expected in (
+    cases: list[tuple[dict[str, Any], str]] = [
         ({"config": VLLMConfig(max_model_len=1000)}, "has 256 positions"),
         ({"dtype": "float64"}, "float32 is the widest"),
-    ):
+    ]
+    for arguments, expected in cases:
         with pytest.raises(ConfigError, match=expected):
-            VLLMPolicy(model, **arguments)  # type: ignore[arg-type]
+            VLLMPolicy(model, **arguments)

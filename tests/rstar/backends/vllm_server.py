@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
 import socket
@@ -21,6 +22,15 @@ CHAT_TEMPLATE = (
     "{% endfor %}"
 )
 """The embedded model's bare prompt as a chat."""
+
+
+_LIBC = ctypes.CDLL(None)
+_PR_SET_PDEATHSIG = 1
+
+
+def _die_with_parent() -> None:
+    """In the child, before it runs: no server outlives tests that were killed."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class VLLMServer:
@@ -48,7 +58,7 @@ class VLLMServer:
         """Start the process; `wait` waits until it answers."""
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                self._command, stdout=log, stderr=log, start_new_session=True,
+                self._command, stdout=log, stderr=log, start_new_session=True, preexec_fn=_die_with_parent,
                 env={**os.environ, "TORCHDYNAMO_DISABLE": "1"},
             )  # fmt: skip
 

@@ -1,3 +1,5 @@
+"""What a user reads where there is no way into a cluster."""
+
 from __future__ import annotations
 
 import re

@@ -16,7 +16,7 @@ from tests.rstar.cluster import run_search
 from tests.rstar.cluster.namespaces import ENVIRONMENT, PORT, Machine, missing, two_machines
 from tests.rstar.cluster.scripted import Script, search_into, trees_of
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 REPOSITORY = Path(__file__).parents[3]
 
 

@@ -1,6 +1,9 @@
+"""The queue of a cluster alone: every tree comes out once, whatever workers do."""
+
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from itertools import islice
 
 import pytest
@@ -41,14 +44,14 @@ def test_few_tasks_are_spread_evenly() -> None:
 
 
 def test_tasks_are_drawn_only_when_somebody_has_room() -> None:
-    drawn = []
+    drawn: list[TreeTask] = []
 
-    def lazily() -> object:
+    def lazily() -> Iterator[TreeTask]:
         for task in tasks(100):
             drawn.append(task)
             yield task
 
-    queue = TaskQueue(lazily(), room=4)  # type: ignore[arg-type]
+    queue = TaskQueue(lazily(), room=4)
     queue.join("a")
     hand_out(queue)
     assert len(drawn) == 4

@@ -85,6 +85,7 @@ def test_progress_sums_what_the_workers_do(tmp_path: Path, address: str) -> None
     )
 
 
+@pytest.mark.slow
 def test_a_preference_model_is_opened_where_the_search_runs(tmp_path: Path, address: str) -> None:
     guided = replace(SEARCH, guidance=Guidance.PPM)
     found = []
@@ -96,6 +97,7 @@ def test_a_preference_model_is_opened_where_the_search_runs(tmp_path: Path, addr
     assert any(node.initial_value is not None for tree in found[0].values() for node in tree.nodes)
 
 
+@pytest.mark.slow
 def test_a_worker_whose_engine_is_broken_is_replaced_and_no_tree_is_parked(
     tmp_path: Path, address: str, alone: dict[str, Tree]
 ) -> None:
@@ -106,6 +108,7 @@ def test_a_worker_whose_engine_is_broken_is_replaced_and_no_tree_is_parked(
     assert trees_of(store) == alone
 
 
+@pytest.mark.slow
 def test_a_tree_that_kills_every_worker_is_parked_and_the_others_are_found(
     tmp_path: Path, address: str
 ) -> None:
@@ -151,3 +154,10 @@ def test_a_missing_model_folder_is_said_with_the_machine_that_lacks_it(tmp_path:
 
 def test_training_slots_are_the_cpus_where_there_are_no_gpus(address: str) -> None:
     assert list(training_slots(address).values()) == [2]
+
+
+def test_a_command_on_a_node_gives_its_own_output_and_exit_code(address: str) -> None:
+    (host,) = training_slots(address)
+    shell = [sys.executable, "-m", "rstar.cluster.shell", address, host]
+    ran = subprocess.run([*shell, "cat; exit 3"], input="passed on", capture_output=True, text=True)
+    assert (ran.stdout, ran.stderr, ran.returncode) == ("passed on", "", 3)

@@ -15,6 +15,8 @@ import pytest
 from rstar.cluster import training_slots
 from tests.rstar.cluster.nodes import nodes
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:

@@ -33,6 +33,11 @@ def test_keys_are_flat_and_enums_are_read_from_their_text(kind: type) -> None:
         ({"weight_decay": -0.1}, "weight_decay is -0.1; it must be finite and at least 0"),
         ({"max_grad_norm": -1.0}, "max_grad_norm is -1.0; it must be finite and at least 0"),
         ({"num_threads": 0}, "num_threads is 0; it must be at least 1, or null"),
+        ({"num_processes": 0}, "num_processes is 0; it must be at least 1, or null"),
+        ({"lora": {"rank": 0}}, "lora.rank is 0; it must be at least 1"),
+        ({"lora": {"alpha": 0}}, "lora.alpha is 0; it must be at least 1"),
+        ({"lora": {"dropout": 1.0}}, "lora.dropout is 1.0; it must be in [0, 1)"),
+        ({"lora": {"ranks": 8}}, "unknown key lora.ranks; did you mean rank?"),
     ],
     ids=str,
 )

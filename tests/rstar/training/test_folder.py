@@ -11,6 +11,7 @@ import pytest
 from rstar.errors import ConfigError, StageError
 from rstar.training.config import TrainingConfig
 from rstar.training.folder import (
+    COMPLETE,
     RUN,
     TRAINING,
     finished,
@@ -39,7 +40,7 @@ def test_the_newest_checkpoint_is_the_highest_that_was_written_to_its_end(tmp_pa
     for step, state in ((9, "{}"), (10, "{}"), (100, '{"cut'), (200, None)):
         (tmp_path / f"checkpoint-{step}").mkdir()
         if state is not None:
-            (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(state)
+            (tmp_path / f"checkpoint-{step}" / COMPLETE).write_text(state)
     newest = newest_checkpoint(tmp_path)
     assert newest == tmp_path / "checkpoint-10"
     assert step_of(newest) == 10
