@@ -68,7 +68,9 @@ def blocks_of(document: Path, text: str) -> list[Block]:
             )
     for match in _HIDDEN.finditer(text):
         line = text.count("\n", 0, match.start(2)) + 1
-        found.append(Block(document=document, line=line, language="python", code=match[2], slow=bool(match[1])))
+        found.append(
+            Block(document=document, line=line, language="python", code=match[2], slow=bool(match[1]))
+        )
     return sorted(found, key=lambda block: block.line)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import doctest
+import importlib
 import os
 import re
 import shutil
@@ -20,6 +22,7 @@ DOCUMENTS = [Path("README.md"), Path("CONTRIBUTING.md"), *sorted(
 REASONS = {
     "needs a GPU",
     "needs a cluster",
+    "needs a server",
     "needs the network",
     "takes minutes",
 }
@@ -63,6 +66,12 @@ def test_every_quick_block_of_the_document_runs(document: Path, here: Path) -> N
 @pytest.mark.parametrize("document", SLOW, ids=str)
 def test_every_block_of_the_document_runs(document: Path, here: Path) -> None:
     run_blocks(BLOCKS[document], here)
+
+
+def test_the_quick_start_in_the_solver_says_what_happens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    tried = doctest.testmod(importlib.import_module("rstar.solver"))
+    assert (tried.failed, tried.attempted) == (0, 5)
 
 
 def test_a_block_is_left_out_only_for_a_known_reason_and_few_are() -> None:

@@ -78,6 +78,9 @@ def make_world(folder: Path) -> None:
         (data / name).write_text(json.dumps(rows), encoding="utf-8")
     (data / "processbench_gsm8k.json").write_text(json.dumps(JUDGED_STEPS * 4), encoding="utf-8")
     (data / "samples.jsonl").write_text(json.dumps(SAMPLES) + "\n", encoding="utf-8")
+    (folder / "runs").mkdir()
+    warning = {"level": "warning", "event": "asked again"}
+    (folder / "runs" / "log.jsonl").write_text(json.dumps(warning) + "\n", encoding="utf-8")
     (folder / "mine.yaml").write_text(RECIPE, encoding="utf-8")
 
 

@@ -29,7 +29,7 @@ ELSEWHERE = {
 }
 """Files outside of docs/, and the pages that they are. The front page has a text of its own."""
 MADE = {"reference/command-line.md": command_line.page, "reference/settings.md": settings.page}
-AWAITED = ("viewer.md", "server.md", "vllm.md", "openai.md", "operations.md")
+AWAITED = ("viewer.md", "server.md")
 _LINK = re.compile(r"(\]\()([^)#\s]+)((?:#[^)\s]*)?\))")
 _FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 
