@@ -26,7 +26,7 @@ WORDS = "work out 30 percent of 100."
 def main() -> None:
     """Both policies, then the events of a search."""
     search = SearchConfig(num_rollouts=4, num_candidates=4)
-    with Solver(ChainWorld(num_operations=2).policy(), search=search) as solver:
+    with Solver(ChainWorld(num_operations=2, slip=0.1).policy(), search=search) as solver:
         show(solver.solve(CHAIN))
         asyncio.run(watch(solver, CHAIN))
     with Solver("rounds/base", search=search) as solver:

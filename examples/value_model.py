@@ -17,7 +17,7 @@ from rstar import SearchConfig, Solver
 from rstar.backends.scripted import ChainWorld
 from rstar.protocols import ScoreRequest
 
-WORLD = ChainWorld(num_operations=5, slip=0.3)
+WORLD = ChainWorld(num_operations=3, slip=0.3)
 NUM_PROBLEMS = 12
 SEARCH = SearchConfig(num_rollouts=4, num_candidates=4)
 _SYMBOLS = {"add": "+", "subtract": "-", "times": "*"}

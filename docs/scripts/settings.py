@@ -76,7 +76,7 @@ def page() -> str:
 def _rows(kind: type) -> Iterator[str]:
     hints, meanings = get_type_hints(kind), field_texts(kind)
     for one in dataclasses.fields(kind):
-        meaning = meanings.get(one.name, "")
+        meaning = meanings.get(one.name) or _summary(hints[one.name])
         choices = _members(hints[one.name])
         yield f"| `{one.name}` | {cell(_type(hints[one.name]))} | {_default(one)} | {cell(f'{meaning} {choices}'.strip())} |"
 
@@ -129,6 +129,11 @@ def _type(hint: Any) -> str:
     return {str: "text", int: "whole number", float: "number", bool: "true, false"}.get(
         hint, getattr(hint, "__name__", str(hint))
     )
+
+
+def _summary(hint: Any) -> str:
+    """What a section is for: the first line about its dataclass."""
+    return inspect.cleandoc(hint.__doc__ or "").split("\n\n")[0] if dataclasses.is_dataclass(hint) else ""
 
 
 def _default(one: dataclasses.Field[Any]) -> str:
