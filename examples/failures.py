@@ -17,6 +17,7 @@ from pathlib import Path
 
 import duckdb
 import pandas
+from matplotlib import pyplot
 
 from rounds.curriculum import Level, Split, generate, generate_exercises
 from rstar.campaign import search_into_store
@@ -66,14 +67,14 @@ def searched(store: Path) -> Path:
 
 def report(store: Path, plot: Path | None) -> None:
     """Print what failed; draw it if there is a file for it."""
-    trees = duckdb.sql(NEWEST.format(store=store)).df()
+    trees = duckdb.execute(NEWEST.format(store=store)).df()
     print(f"{len(trees)} trees, {(trees.outcome == 'solved').mean():.0%} solved\n")
-    print(duckdb.sql(FAILED_STEPS.format(store=store)).df().to_string(index=False), "\n")
+    print(duckdb.execute(FAILED_STEPS.format(store=store)).df().to_string(index=False), "\n")
     ideas = by_idea(trees)
     print(ideas.head(10).to_string())
     if plot is not None:
-        axes = ideas.head(10).unsolved.plot.barh(xlabel="share of problems not solved", ylabel="")
-        axes.figure.savefig(plot, bbox_inches="tight")
+        ideas.head(10).unsolved.plot.barh(xlabel="share of problems not solved", ylabel="")
+        pyplot.savefig(plot, bbox_inches="tight")
         print(f"\n{plot}")
 
 

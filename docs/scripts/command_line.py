@@ -18,7 +18,8 @@ finished. `--set KEY=VALUE` changes one of the [settings](settings.md).
 
 def page() -> str:
     """The page, every command a section."""
-    from rounds.cli import app
+    import rounds.cli  # noqa: F401 - adds the commands that drive rounds
+    from rstar.cli import app
 
     return "\n".join([INTRODUCTION, *_command(typer.main.get_command(app), "rstar")]) + "\n"
 
