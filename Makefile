@@ -39,7 +39,7 @@ ALL := $(VENV)/.installed-all-$(CHECKSUM)
 GPU := $(VENV)/.installed-gpu-$(CHECKSUM)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-all setup-gpu round1 round2 round3 round4 rounds ablations scale plan test test-all check format docs bench base lock clean
+.PHONY: help setup setup-all setup-gpu round1 round2 round3 round4 rounds ablations scale plan test test-all check format docs bench base viewer lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -89,6 +89,12 @@ bench: $(TEST) ## run every benchmark; each script in benchmarks/ also runs alon
 
 base: $(RUN) ## train the embedded base model again
 	$(BIN)/python -m rounds.base_model
+
+# Needs node and npm; nothing else does, because the script is kept in the repository.
+VIEWER := build/viewer
+viewer: ## build the tree viewer's script again from rstar/viewer/frontend
+	mkdir -p $(VIEWER) && rm -rf $(VIEWER)/src && cp -r rstar/viewer/frontend/. $(VIEWER)
+	cd $(VIEWER) && npm ci --ignore-scripts --no-audit --no-fund --silent && node build.mjs $(CURDIR)/rstar/viewer/viewer.js
 
 setup: $(DEV) $(WITH_RAY) ## install all that work on the code needs
 

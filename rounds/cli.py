@@ -15,8 +15,10 @@ from rich.table import Table
 from rounds.evals.command import eval_command
 from rounds.plan.command import plan_command
 from rounds.preparation.command import prepare_command
+from rounds.serve import serve_command
 from rounds.show import headline, report_command
 from rounds.solve import solve_command
+from rounds.view import view_command
 from rstar.cli import (
     AsJson,
     Level,
@@ -50,6 +52,8 @@ app.command("plan")(plan_command)
 app.command("solve")(solve_command)
 app.command("eval")(eval_command)
 app.command("report")(report_command)
+app.command("serve")(serve_command)
+app.command("view")(view_command)
 
 
 @app.command("round")

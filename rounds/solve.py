@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -50,27 +49,41 @@ def latest_models(run: Path) -> Models:
     )
 
 
+def chosen_models(run: Path, policy: Path | None, ppm: Path | None) -> Models:
+    """The folders that were named, or those of the run; with another policy, no preference model of the run."""
+    models = latest_models(run) if policy is None else Models(policy, None, f"policy {policy}")
+    return models if ppm is None else Models(models.policy, ppm, models.origin)
+
+
+PolicyFolder = Annotated[
+    Path | None, typer.Option("--policy", help="Folder of the policy.", show_default="the last of --run")
+]
+PPMFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--ppm", help="Folder of the preference model.", show_default="that of --run, none with --policy"
+    ),
+]
+RunFolder = Annotated[Path, typer.Option("--run", help="A run whose last round has the models.")]
+StrategyName = Annotated[str, typer.Option("--strategy", help="mcts, beam, best_of_n, majority or greedy.")]
+PromptFormatName = Annotated[
+    str,
+    typer.Option("--prompt-format", help="bare: fine-tuned on the step format; rstar: the paper's prompt."),
+]
+
+
 def solve_command(
     question: Annotated[str, typer.Argument(help="The question; - reads it from standard input.")],
-    policy: Annotated[
-        Path | None, typer.Option(help="Folder of the policy.", show_default="the last of --run")
-    ] = None,
-    ppm: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder of the preference model.", show_default="that of --run, none with --policy"
-        ),
-    ] = None,
-    run: Annotated[Path, typer.Option(help="A run whose last round has the models.")] = RUN,
-    strategy: Annotated[str, typer.Option(help="mcts, beam, best_of_n, majority or greedy.")] = "mcts",
+    policy: PolicyFolder = None,
+    ppm: PPMFolder = None,
+    run: RunFolder = RUN,
+    strategy: StrategyName = "mcts",
     seconds: Annotated[float | None, typer.Option(help="Answer by then with what is known.")] = None,
     certainty: Annotated[
         float | None, typer.Option(help="Stop when the vote is decided with this probability.")
     ] = None,
     settings: Settings = None,
-    prompt_format: Annotated[
-        str, typer.Option(help="bare: fine-tuned on the step format; rstar: the paper's prompt.")
-    ] = "bare",
+    prompt_format: PromptFormatName = "bare",
     seed: Annotated[int, typer.Option(help="Decides every random choice.")] = 0,
     tree: Annotated[
         Path | None, typer.Option(help="Also write the tree to a .json, .graphml or .dot file.")
@@ -81,18 +94,20 @@ def solve_command(
 
     Settings: search.* (search.num_rollouts=16, search.max_tree_tokens=5000), sandbox.*, engine.* (engine.backend=vllm).
     """
+    from rstar.config import override
     from rstar.exports import write_tree
     from rstar.terminal import draw_answer
 
     if question == STDIN:
         question = sys.stdin.read().strip()
-    models = latest_models(run) if policy is None else Models(policy, None, str(policy))
-    if ppm is not None:
-        models = Models(models.policy, ppm, models.origin)
+    models = chosen_models(run, policy, ppm)
     console = Console(stderr=True)
     if policy is None and not as_json:
         console.print(models.origin, style="dim", highlight=False)
-    with _solver(models, settings or [], strategy, seconds, certainty, prompt_format, seed) as solver:
+    with make_solver(
+        models, override({}, settings or []), strategy=strategy, seconds=seconds, certainty=certainty,
+        prompt_format=prompt_format, seed=seed,
+    ) as solver:  # fmt: skip
         shown = console.is_terminal and not as_json
         found = _watched(solver, question, console) if shown else solver.solve(question)
     if tree is not None:
@@ -105,38 +120,37 @@ def solve_command(
         raise typer.Exit(ABSTAINED)
 
 
-@contextlib.contextmanager
-def _solver(
+def make_solver(
     models: Models,
-    settings: list[str],
+    settings: Mapping[str, Any],
+    *,
     strategy: str,
-    seconds: float | None,
-    certainty: float | None,
     prompt_format: str,
     seed: int,
-) -> Iterator[Solver]:
-    from rstar.config import SearchConfig, build, override, to_plain
+    seconds: float | None = None,
+    certainty: float | None = None,
+) -> Solver:
+    """A solver with settings of the sections search, sandbox and engine. Raises ConfigError for others, or wrong ones."""
+    from rstar.config import SearchConfig, build, to_plain
     from rstar.engines import EngineConfig
     from rstar.sandbox import SandboxConfig
     from rstar.solver import INFERENCE, Solver
 
-    values = override({}, settings)
-    for section in values:
+    for section in settings:
         if section not in ("search", "sandbox", "engine"):
             raise ConfigError(f"unknown section {section}; settings begin with search, sandbox, engine")
-    with Solver(
+    return Solver(
         models.policy,
         ppm=models.ppm,
-        backend=build(EngineConfig, values.get("engine", {}), where="engine"),
-        search=build(SearchConfig, {**to_plain(INFERENCE), **values.get("search", {})}, where="search"),
-        sandbox=build(SandboxConfig, values.get("sandbox", {}), where="sandbox"),
+        backend=build(EngineConfig, settings.get("engine", {}), where="engine"),
+        search=build(SearchConfig, {**to_plain(INFERENCE), **settings.get("search", {})}, where="search"),
+        sandbox=build(SandboxConfig, settings.get("sandbox", {}), where="sandbox"),
         strategy=strategy,
         seconds=seconds,
         certainty=certainty,
         prompt_format=prompt_format,
         seed=seed,
-    ) as solver:
-        yield solver
+    )
 
 
 def _watched(solver: Solver, question: str, console: Console) -> Answer:

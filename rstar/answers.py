@@ -36,9 +36,11 @@ class StopReason(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """What an answer took. Tokens are sampled ones, duplicates and failures included."""
+    """What an answer took. Tokens are sampled ones, duplicates and failures included; `prompt_tokens` are those of the
+    question with its prompt, once."""
 
     tokens: int
+    prompt_tokens: int
     executions: int
     rollouts: int
     seconds: float
@@ -93,7 +95,8 @@ class Answer:
                 for one in self.alternatives
             ],
             "cost": {
-                "tokens": cost.tokens, "executions": cost.executions, "rollouts": cost.rollouts, "seconds": cost.seconds,
+                "tokens": cost.tokens, "prompt_tokens": cost.prompt_tokens, "executions": cost.executions,
+                "rollouts": cost.rollouts, "seconds": cost.seconds,
             },
             "strategy": str(self.strategy),
             "seed": self.seed,
@@ -143,6 +146,7 @@ def conclude(
     strategy: Strategy,
     stopped_by: StopReason,
     seconds: float,
+    prompt_tokens: int,
 ) -> Answer:
     """Select an answer; `classes` has the class of each answered node, equal answers sharing one."""
     node_ids = answered(tree)
@@ -170,6 +174,7 @@ def conclude(
         alternatives=alternatives,
         cost=Cost(
             tokens=tree.num_tokens,
+            prompt_tokens=prompt_tokens,
             executions=tree.num_executions,
             rollouts=tree.num_rollouts,
             seconds=seconds,

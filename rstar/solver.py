@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import copy
 import dataclasses
 import hashlib
 import os
@@ -25,9 +26,10 @@ import threading
 import time
 import weakref
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
@@ -40,7 +42,7 @@ from rstar.engines import Backend, EngineConfig, open_policy
 from rstar.errors import ConfigError
 from rstar.evaluation import Engines
 from rstar.grading import Grader, GraderConfig, NoReferenceJudge
-from rstar.prompts import FORMATS, PromptFormat
+from rstar.prompts import FORMATS, PromptFormat, render_prompt
 from rstar.sandbox import SandboxConfig, SandboxPool
 from rstar.search import TreeSearch
 from rstar.selection import Method
@@ -58,6 +60,29 @@ E = TypeVar("E", bound=StrEnum)
 
 INFERENCE = SearchConfig(num_rollouts=8, num_candidates=8)
 """What one answer gets by default [ours]; the paper has 4 rollouts of 32 candidates (section 4.1)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SolveOptions:
+    """How a question is solved: what `Solver` takes besides models and machinery, under the same names.
+
+    Raises ConfigError for a value out of range, one line that begins with its name.
+    """
+
+    search: SearchConfig = INFERENCE
+    strategy: Strategy = Strategy.MCTS
+    selection: Method | None = None
+    seconds: float | None = None
+    certainty: float | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "strategy", member(Strategy, self.strategy, "strategy"))
+        if self.selection is not None:
+            object.__setattr__(self, "selection", member(Method, self.selection, "selection"))
+        require(self.seconds is None or self.seconds > 0, "seconds", self.seconds, "above 0, or None")
+        certainty = self.certainty
+        require(certainty is None or 0.5 < certainty <= 1, "certainty", certainty, "in (0.5, 1], or None")
 
 
 class Solver:
@@ -93,36 +118,46 @@ class Solver:
         grading: GraderConfig | None = None,
         seed: int = 0,
     ) -> None:
-        has_value = ppm is not None
-        self.strategy = member(Strategy, strategy, "strategy")
-        self.search = configured(self.strategy, search, has_value=has_value)
-        self.selection = (
-            default_method(self.strategy, has_value=has_value)
-            if selection is None
-            else member(Method, selection, "selection")
-        )
-        check_method(self.selection, has_value=has_value)
-        require(seconds is None or seconds > 0, "seconds", seconds, "above 0, or None")
-        require(certainty is None or 0.5 < certainty <= 1, "certainty", certainty, "in (0.5, 1], or None")
-        if isinstance(prompt_format, str):
-            require(prompt_format in FORMATS, "prompt_format", prompt_format, f"one of {', '.join(FORMATS)}")
-            prompt_format = FORMATS[prompt_format]
-        self.seconds = seconds
-        self.certainty = certainty
-        self.seed = seed
         self.engine = (
             backend
             if isinstance(backend, EngineConfig)
             else EngineConfig(backend=member(Backend, backend, "backend"))
         )
+        if isinstance(prompt_format, str):
+            require(prompt_format in FORMATS, "prompt_format", prompt_format, f"one of {', '.join(FORMATS)}")
+            prompt_format = FORMATS[prompt_format]
         self._format = prompt_format
-        self._policy, self._ppm = policy, ppm
-        self._sandbox = sandbox or SandboxConfig()
-        self._grading = grading or GraderConfig()
-        self._loop: BackgroundLoop | None = None
-        self._opening = threading.Lock()
-        self._at_work: _AtWork | None = None
-        self._closer: Callable[[], object] = lambda: None
+        self._has_value = ppm is not None
+        self._workplace = _Workplace(
+            _AtWork(policy, ppm, self.engine, sandbox or SandboxConfig(), grading or GraderConfig())
+        )
+        self._follow(
+            SolveOptions(
+                search=search,
+                strategy=member(Strategy, strategy, "strategy"),
+                selection=None if selection is None else member(Method, selection, "selection"),
+                seconds=seconds,
+                certainty=certainty,
+                seed=seed,
+            )
+        )
+
+    def _follow(self, options: SolveOptions) -> None:
+        self.options = options
+        self.strategy = options.strategy
+        self.search = configured(self.strategy, options.search, has_value=self._has_value)
+        self.selection = options.selection or default_method(self.strategy, has_value=self._has_value)
+        check_method(self.selection, has_value=self._has_value)
+
+    def with_options(self, **changes: Any) -> Self:
+        """This solver with other options (fields of `SolveOptions`); what is not named stays.
+
+        It costs microseconds: models, sandbox and grader are shared, and opened and closed for both. Raises ConfigError as
+        `Solver` does.
+        """
+        other = copy.copy(self)
+        other._follow(dataclasses.replace(self.options, **changes))
+        return other
 
     # --- questions
 
@@ -181,20 +216,19 @@ class Solver:
             future.cancel()
 
     def interrupt(self) -> None:
-        """End every search that runs; each answers with what it knows."""
-        if self._at_work is not None and self._loop is not None:
-            self._loop.call(self._at_work.interrupt)
+        """End every search that was asked for by now; each answers with what it knows."""
+        self._workplace.interrupt()
 
     # --- life
 
     def open(self) -> Self:
         """Start policy, preference model, sandbox and grader now instead of with the first question."""
-        _wait(self._background().submit(self._work().opened()))
+        _wait(self._workplace.submit(self._workplace.at_work.opened()))
         return self
 
     def close(self) -> None:
         """End everything; a second call does nothing. Ends by itself with the program."""
-        self._closer()
+        self._workplace.close()
 
     def __enter__(self) -> Self:
         return self
@@ -203,18 +237,6 @@ class Solver:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    def _background(self) -> BackgroundLoop:
-        with self._opening:
-            if self._loop is None:
-                self._loop = BackgroundLoop("rstar-solver")
-                self._at_work = _AtWork(self._policy, self._ppm, self.engine, self._sandbox, self._grading)
-                self._closer = weakref.finalize(self, _close, self._loop, self._at_work)
-            return self._loop
-
-    def _work(self) -> _AtWork:
-        assert self._at_work is not None
-        return self._at_work
 
     def _submit(
         self,
@@ -227,11 +249,10 @@ class Solver:
         if not question.strip():
             raise ConfigError("the question is empty; ask one")
         require(seconds is None or seconds > 0, "seconds", seconds, "above 0, or None")
-        background = self._background()
-        return background.submit(
+        return self._workplace.submit(
             self._answer(
-                question, seconds=self.seconds if seconds is None else seconds,
-                seed=self.seed if seed is None else seed, tell=tell,
+                question, seconds=self.options.seconds if seconds is None else seconds,
+                seed=self.options.seed if seed is None else seed, tell=tell,
             )
         )  # fmt: skip
 
@@ -246,12 +267,15 @@ class Solver:
         tell: Callable[[StepsFound], None] | None,
     ) -> Answer:
         tree = Tree(problem_id=question_id(question), question=question, seed=seed)
-        work = self._work()
-        vote = _RunningVote(self.certainty)
+        work = self._workplace.at_work
+        vote = _RunningVote(self.options.certainty)
         classes: list[int] = []
+        prompt_tokens = 0
         began = time.monotonic()
         async with work.deadline() as deadline:
             engines, grader = await work.opened()
+            prompt = render_prompt(self._format, question, engines.policy.render_chat)
+            prompt_tokens = len(engines.policy.encode(prompt))
             async with work.gate:
                 began = time.monotonic()
                 deadline.begin(seconds)
@@ -262,6 +286,7 @@ class Solver:
         return conclude(
             tree, classes, method=self.selection, strategy=self.strategy,
             stopped_by=self._why_stopped(tree, deadline, vote), seconds=time.monotonic() - began,
+            prompt_tokens=prompt_tokens,
         )  # fmt: skip
 
     async def _search(
@@ -305,6 +330,30 @@ class Solver:
 def question_id(question: str) -> str:
     """A name for a question that depends on its text alone."""
     return f"question-{hashlib.blake2b(question.encode(), digest_size=6).hexdigest()}"
+
+
+class _Workplace:
+    """The event loop in which a solver, and all that `with_options` made of it, are at work; started with the first question."""
+
+    def __init__(self, at_work: _AtWork) -> None:
+        self.at_work = at_work
+        self._starting = threading.Lock()
+        self._loop: BackgroundLoop | None = None
+        self._closer: Callable[[], object] = lambda: None
+
+    def submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        with self._starting:
+            if self._loop is None:
+                self._loop = BackgroundLoop("rstar-solver")
+                self._closer = weakref.finalize(self, _close, self._loop, self.at_work)
+        return self._loop.submit(work)
+
+    def interrupt(self) -> None:
+        if self._loop is not None:
+            self._loop.submit(self.at_work.interrupt())
+
+    def close(self) -> None:
+        self._closer()
 
 
 class _RunningVote:
@@ -420,7 +469,8 @@ class _AtWork:
         finally:
             self._deadlines.discard(deadline)
 
-    def interrupt(self) -> None:
+    async def interrupt(self) -> None:
+        """A coroutine, so that it comes after the first steps of all that was submitted before it."""
         for deadline in self._deadlines:
             deadline.interrupt()
 

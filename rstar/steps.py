@@ -108,6 +108,13 @@ def parse_step(text: str, *, after: StepKind | None) -> Step:
     return step
 
 
+def without_tags(text: str) -> str:
+    """A step for people to read."""
+    for tag in TAGS:
+        text = text.replace(tag, "")
+    return text.strip()
+
+
 def boxed(text: str) -> str | None:
     """The content of the last `\\boxed{…}` in `text` with balanced braces, stripped; None if there is none. Escaped
     braces are characters, not groups."""

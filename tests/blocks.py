@@ -99,7 +99,12 @@ def _compiled(block: Block) -> CodeType:
 
 def _run_shell(block: Block, folder: Path) -> None:
     binaries = folder / ".venv" / "bin"
-    environment = {**os.environ, "PATH": f"{binaries}:{os.environ['PATH']}", "COLUMNS": "120"}
+    environment = {
+        **os.environ,
+        "PATH": f"{binaries}:{os.environ['PATH']}",
+        "COLUMNS": "120",
+        "BROWSER": "true",
+    }
     for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):  # this may itself be the child of a `make test`
         environment.pop(name, None)
     done = subprocess.run(

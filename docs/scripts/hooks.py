@@ -29,7 +29,6 @@ ELSEWHERE = {
 }
 """Files outside of docs/, and the pages that they are. The front page has a text of its own."""
 MADE = {"reference/command-line.md": command_line.page, "reference/settings.md": settings.page}
-AWAITED = ("viewer.md", "server.md")
 _LINK = re.compile(r"(\]\()([^)#\s]+)((?:#[^)\s]*)?\))")
 _FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 
@@ -42,9 +41,6 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
             files.append(File.generated(config, target, content=text))
     for target, make in MADE.items():
         files.append(File.generated(config, target, content=make()))
-    for name in AWAITED:
-        if files.get_file_from_path(name) is None:
-            files.append(File.generated(config, name, content=f"# {Path(name).stem}\n"))
     return files
 
 

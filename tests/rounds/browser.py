@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import subprocess
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -74,8 +75,8 @@ class Browser:
         result: dict[str, Any] = answer["result"]
         return result
 
-    def open(self, page: Path, *, width: int, height: int = 900) -> None:
-        """Load a file in a window of so many CSS pixels and wait until all of it is there."""
+    def open(self, page: Path | str, *, width: int, height: int = 900) -> None:
+        """Load a file, or an address, in a window of so many CSS pixels and wait until all of it is there."""
         self.call(
             "Emulation.setDeviceMetricsOverride",
             width=width,
@@ -84,15 +85,42 @@ class Browser:
             mobile=width < 600,
         )
         self.events.clear()
-        self.call("Page.navigate", url=page.as_uri())
+        self.call("Page.navigate", url=page if isinstance(page, str) else page.as_uri())
         while not any(event["method"] == "Page.loadEventFired" for event in self.events):
             self.events.append(self._next())
 
     def evaluate(self, expression: str) -> Any:
-        """The value of a JavaScript expression in the page."""
-        found = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
+        """The value of a JavaScript expression in the page; of a promise, what it comes to."""
+        found = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in found, found["exceptionDetails"]
         return found["result"].get("value")
+
+    def wait(self, expression: str, *, timeout_s: float = 60) -> Any:
+        """The first value of an expression that counts as true. Raises TimeoutError if there is none."""
+        until = time.monotonic() + timeout_s
+        while time.monotonic() < until:
+            if found := self.evaluate(expression):
+                return found
+            time.sleep(0.02)
+        raise TimeoutError(f"never true: {expression}")
+
+    def click(self, x: float, y: float, *, times: int = 1) -> None:
+        """Click with the left button at a point of the window, once or several times in quick succession."""
+        for count in range(1, times + 1):
+            for kind in ("mousePressed", "mouseReleased"):
+                self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=count)
+
+    def press(self, key: str) -> None:
+        """Press and release a key: one character, or a name such as ArrowLeft."""
+        text = {"text": key} if len(key) == 1 else {}
+        self.call("Input.dispatchKeyEvent", type="keyDown", key=key, **text)
+        self.call("Input.dispatchKeyEvent", type="keyUp", key=key)
+
+    def errors(self) -> list[dict[str, Any]]:
+        """What the page has complained about since it was opened."""
+        return [
+            event for event in self.events if event["method"] in ("Log.entryAdded", "Runtime.exceptionThrown")
+        ]
 
     def requests(self) -> list[str]:
         """Addresses that the page has asked for since it was opened, its own among them."""

@@ -294,7 +294,7 @@ PPM_OF_4 = ["round4/ppm", "round4/system", "round4/ppm_evaluation", "scaling"]
         ("rounds.1.unsolved.num_trees=2", ["round1", "round2", "round3", "round4", "scaling"]),
         ("min_coverage_gain=0.5", []),
         ("ppm.num_threads=2", []),
-        ("sft.num_processes=2", []),
+        ("sft.num_processes=1", []),
         ("ppm.deepspeed=zero3", []),
     ],
 )

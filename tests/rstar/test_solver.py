@@ -21,6 +21,7 @@ from rstar import Answer, Finished, SearchConfig, Solver, StepsFound, StopReason
 from rstar.backends.scripted import ChainWorld, ScriptedPolicy, ScriptedValue
 from rstar.engines import EngineConfig
 from rstar.errors import ConfigError
+from rstar.prompts import BARE, render_prompt
 from rstar.protocols import Candidate, ProposeRequest
 from rstar.sandbox import SandboxConfig
 from rstar.selection import Method
@@ -43,9 +44,11 @@ class SlowPolicy(ScriptedPolicy):
     def __init__(self, pause_s: float, world: ChainWorld = WORLD) -> None:
         super().__init__(world.respond)
         self.pause_s = pause_s
+        self.asked = 0
         self.cancelled = 0
 
     async def propose(self, request: ProposeRequest) -> list[Candidate]:
+        self.asked += 1
         try:
             await asyncio.sleep(self.pause_s)
         except asyncio.CancelledError:
@@ -240,9 +243,15 @@ def test_event_loops_of_several_threads_use_one_solver_at_once(solver: Solver) -
 
 def test_an_interrupt_gives_what_every_search_knows_those_that_wait_for_their_turn_too() -> None:
     engine = EngineConfig(max_trees_in_flight=2)
-    with Solver(SlowPolicy(0.01, WIDE), backend=engine, search=ENDLESS, sandbox=ONE_SHARD) as slow:
-        slow.open()
-        threading.Timer(1.0, slow.interrupt).start()
+    policy = SlowPolicy(0.01, WIDE)
+    with Solver(policy, backend=engine, search=ENDLESS, sandbox=ONE_SHARD) as slow:
+
+        def interrupt_later() -> None:
+            while policy.asked < 100:  # by then both trees that are searched have answers
+                time.sleep(0.01)
+            slow.interrupt()
+
+        threading.Thread(target=interrupt_later).start()
         found = slow.solve_many([problem.question for problem in PROBLEMS], progress=False)
     assert {one.stopped_by for one in found} == {StopReason.INTERRUPTED}
     assert sum(one.answer is not None for one in found) == 2
@@ -291,6 +300,23 @@ def test_a_closed_solver_leaves_nothing_running() -> None:
     one.close()
     one.close()
     assert "rstar-solver" not in {thread.name for thread in threading.enumerate()} - before
+
+
+def test_options_change_for_one_question_and_share_everything_else(solver: Solver) -> None:
+    other = solver.with_options(strategy="majority", seed=3, search=SearchConfig(num_rollouts=2))
+    found = other.solve(QUESTION)
+    assert (found.strategy, found.seed, found.cost.rollouts) == (Strategy.MAJORITY, 3, 2)
+    assert (solver.strategy, solver.options.seed, solver.search.num_rollouts) == (Strategy.MCTS, 0, 4)
+    assert len([thread for thread in threading.enumerate() if thread.name == "rstar-solver"]) == 1
+    again = solver.with_options(strategy="greedy").with_options(strategy="mcts")
+    assert again.search == solver.search  # nothing of greedy is left
+    with pytest.raises(ConfigError, match="strategy beam needs a preference model"):
+        solver.with_options(strategy="beam")
+
+
+def test_an_answer_knows_the_length_of_its_prompt(solver: Solver) -> None:
+    found = solver.solve(QUESTION)
+    assert found.cost.prompt_tokens == len(render_prompt(BARE, QUESTION).encode())
 
 
 @pytest.mark.parametrize(
