@@ -39,6 +39,7 @@ def sections() -> dict[str, type]:
     from rstar.grading import GraderConfig
     from rstar.protocols import SamplingConfig
     from rstar.sandbox import SandboxConfig
+    from rstar.server.config import ServerConfig
 
     return {
         "recipe": RoundRecipe,
@@ -58,6 +59,7 @@ def sections() -> dict[str, type]:
         "evaluation": EvaluationConfig,
         "rstar eval": EvalConfig,
         "rstar problems prepare": PreparationConfig,
+        "rstar serve": ServerConfig,
     }
 
 
