@@ -176,7 +176,7 @@ lock: $(VENV)/bin/python ## resolve setup.cfg again and write constraints.txt
 	$(COMPILE_CPU) --all-extras --output-file $(LOCK)/gpu.txt > /dev/null
 	sed -i 's/+cpu$$//' $(LOCK)/gpu.txt
 	env -u UV_FIND_LINKS $(COMPILE) --all-extras --output-file $(LOCK)/gpu.txt > /dev/null
-	$(COMPILE_CPU) $(foreach extra,data train ray serve test dev docs,--extra $(extra)) --constraint $(LOCK)/gpu.txt \
+	$(COMPILE_CPU) $(foreach extra,data train ray serve sql test dev docs,--extra $(extra)) --constraint $(LOCK)/gpu.txt \
 	    --output-file $(LOCK)/cpu.txt > /dev/null
 	sed -i 's/+cpu$$//' $(LOCK)/cpu.txt
 	{ sed -n '1,/^$$/p' constraints.txt; cat $(LOCK)/cpu.txt; \

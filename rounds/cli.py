@@ -1,4 +1,4 @@
-"""The command `rstar`: everything of `rstar.cli`, and the rounds."""
+"""The command `rstar`: everything of `rstar.cli` and `rstar.store_cli`, and the rounds."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from rounds.preparation.command import prepare_command
 from rounds.serve import serve_command
 from rounds.show import headline, report_command
 from rounds.solve import solve_command
+from rounds.store_export import export_command
 from rounds.view import view_command
 from rstar.cli import (
     AsJson,
@@ -34,6 +35,7 @@ from rstar.cli import (
 )
 from rstar.errors import ConfigError
 from rstar.logs import LogLevel
+from rstar.store_cli import store_app
 
 if TYPE_CHECKING:
     from rounds.artifact import Manifest
@@ -54,6 +56,8 @@ app.command("eval")(eval_command)
 app.command("report")(report_command)
 app.command("serve")(serve_command)
 app.command("view")(view_command)
+store_app.command("export")(export_command)
+app.add_typer(store_app, name="store")
 
 
 @app.command("round")

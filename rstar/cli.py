@@ -1,6 +1,6 @@
-"""The command line, as far as it needs no training: problems, grading, search, stores, trees, this machine.
+"""The command line, as far as it needs no training: problems, grading, search, trees, this machine.
 
-`rounds.cli` adds the commands that drive rounds and is the entry point `rstar`. A user's mistake is one line on stderr
+`rstar.store_cli` adds the commands on stores, `rounds.cli` those that drive rounds; that is the entry point `rstar`. A user's mistake is one line on stderr
 and exit code 2; so is anything else this project raises on purpose. Ctrl-C is exit code 130, and loses nothing.
 """
 
@@ -10,9 +10,8 @@ import asyncio
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from rstar.errors import ConfigError, ProblemError, RstarError, StoreError
 from rstar.logs import LogLevel, on_stderr, write_to
@@ -41,8 +41,6 @@ app = typer.Typer(
 )
 problems_app = typer.Typer(help="Check problem files, and make them fit for a run.", no_args_is_help=True)
 app.add_typer(problems_app, name="problems")
-store_app = typer.Typer(help="Look into a store of trees, check it, tidy it up.", no_args_is_help=True)
-app.add_typer(store_app, name="store")
 
 Settings = Annotated[
     list[str] | None,
@@ -308,73 +306,6 @@ def tree(
         Console().print(draw_tree(found))
 
 
-@store_app.command()
-def summary(store: StoreFolder, as_json: AsJson = False) -> None:
-    """What is in a store: trees, nodes, rounds, how many problems are solved."""
-    from rstar.store import Store
-
-    _print_records([asdict(row) for row in Store(store).summary()], as_json=as_json)
-
-
-@store_app.command()
-def trees(store: StoreFolder, as_json: AsJson = False) -> None:
-    """List the trees of a store: problem, round, outcome, size."""
-    from rstar.store import Store
-
-    shown = (
-        "round",
-        "problem_id",
-        "tree_index",
-        "level",
-        "outcome",
-        "num_rollouts",
-        "num_nodes",
-        "num_tokens",
-        "seconds",
-    )
-    rows = [{name: getattr(record, name) for name in shown} for record in Store(store).records()]
-    _print_records(rows, as_json=as_json)
-
-
-def _print_records(rows: list[dict[str, Any]], *, as_json: bool) -> None:
-    if as_json:
-        print_json(rows)
-        return
-    table = Table(box=None, header_style="dim")
-    for name, value in rows[0].items() if rows else ():
-        justify: Any = "left" if isinstance(value, str) else "right"
-        width = max(len(_cell(row[name])) for row in rows)
-        table.add_column(
-            name.removeprefix("num_").replace("_", " "),
-            justify=justify,
-            overflow="fold",
-            min_width=min(width, 32),
-        )
-    for row in rows:
-        table.add_row(*(_cell(value) for value in row.values()))
-    Console().print(table if rows else "the store is empty")
-
-
-@store_app.command()
-def validate(store: StoreFolder) -> None:
-    """Check every tree of a store: schema, links, visit counts, values. Exit code 1 if something is wrong."""
-    from rstar.store import Store
-
-    faults = Store(store).validate()
-    for fault in faults:
-        print(fault)
-    print(f"{len(faults)} faults" if faults else "the store is sound", file=sys.stderr)
-    raise typer.Exit(1 if faults else 0)
-
-
-@store_app.command()
-def compact(store: StoreFolder) -> None:
-    """Rewrite a store's small files as few large ones and drop superseded versions of trees."""
-    from rstar.store import Store
-
-    Store(store).compact()
-
-
 def print_json(values: object) -> None:
     """JSON on stdout."""
     print(json.dumps(values, indent=1, ensure_ascii=False))
@@ -386,11 +317,28 @@ def print_rows(title: str, rows: list[tuple[str, Any]]) -> None:
     table.add_column(style="dim")
     table.add_column(justify="right")
     for name, value in rows:
-        table.add_row(name, _cell(value))
+        table.add_row(name, cell(value))
     Console().print(table)
 
 
-def _cell(value: object) -> str:
+def print_records(rows: Sequence[Mapping[str, Any]]) -> None:
+    """A table on stdout with a row per record; the columns are the first one's keys, numbers to the right."""
+    table = Table(box=None, header_style="dim")
+    for name, value in rows[0].items() if rows else ():
+        width = max(len(cell(row[name])) for row in rows)
+        table.add_column(
+            name.removeprefix("num_").replace("_", " "),
+            justify="left" if isinstance(value, str) else "right",
+            overflow="fold",
+            min_width=min(width, 32),
+        )
+    for row in rows:
+        table.add_row(*(Text(cell(value)) for value in row.values()))
+    Console().print(table)
+
+
+def cell(value: object) -> str:
+    """A value as it stands in a table."""
     match value:
         case bool() | str():
             return str(value)

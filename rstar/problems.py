@@ -118,6 +118,16 @@ def read_rows(
     return ProblemSet(tuple(reader.problems), tuple(reader.faults), tuple(reader.notices))
 
 
+def read_row(row: object, position: int, *, path: Path, line: int) -> Problem:
+    """The problem of one row as `read_problems` reads it, where the row holds more than a problem. `position` counts rows
+    from 0, `line` lines from 1. Raises ProblemError if it is malformed."""
+    reader = _Reader(path, OnError.STOP)
+    reader.skip(position)
+    reader.add(line, row)
+    (problem,) = reader.problems
+    return problem
+
+
 def write_problems(path: str | os.PathLike[str], problems: Iterable[Problem]) -> None:
     """Write `.jsonl` or `.parquet`, all fields of `Problem` as text; `read_problems` gives the same problems back.
 
@@ -174,6 +184,10 @@ class _Reader:
         self._rows = 0
         self._line_by_id: dict[str, int] = {}
         self._line_by_question: dict[str, int] = {}
+
+    def skip(self, num_rows: int) -> None:
+        """Count rows that are not read."""
+        self._rows += num_rows
 
     def fault(self, line: int, field: str, message: str) -> None:
         fault = Fault(str(self.path), line, field, message)

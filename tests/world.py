@@ -15,6 +15,7 @@ from rounds.driver import run_stages
 from rounds.recipe import load_rounds
 from rounds.stages import stages_by_round
 from rstar.problems import Problem, write_problems
+from tests.rstar.rstar_math_search import searched
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 CHECKOUT = (
@@ -81,6 +82,7 @@ def make_world(folder: Path) -> None:
     (folder / "runs").mkdir()
     warning = {"level": "warning", "event": "asked again"}
     (folder / "runs" / "log.jsonl").write_text(json.dumps(warning) + "\n", encoding="utf-8")
+    (folder / "rstar_math.jsonl").write_text(json.dumps(searched(1, scored=False)) + "\n", encoding="utf-8")
     (folder / "mine.yaml").write_text(RECIPE, encoding="utf-8")
 
 

@@ -17,12 +17,12 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rstar.errors import StoreError
-from rstar.store.catalog import Entry, TreeRecord, read_catalog
+from rstar.store.catalog import Entry, TreeRecord, read_catalog, read_journals
 from rstar.store.compaction import CompactionReport, compact
-from rstar.store.files import Layout, check_identity, write_identity
+from rstar.store.files import Layout, check_identity, open_part, settings_of, write_identity
 from rstar.store.lock import WriterLock
 from rstar.store.reader import by_source, read_table
 from rstar.store.rows import Outcome
@@ -94,6 +94,17 @@ class Store:
     def records(self, round: int | None = None) -> list[TreeRecord]:
         """What is known of each tree without reading its nodes, in the order of writing."""
         return [entry.record for entry in read_catalog(self._layout, round).values()]
+
+    def settings(self, round: int | None = None) -> dict[str, Any]:
+        """The settings with which the trees were made, by `TreeRecord.settings_hash`."""
+        found: dict[str, Any] = {}
+        for source in read_journals(self._layout, round):
+            if source.journal is not None and source.journal.header is not None:
+                found[source.journal.header.settings_hash] = source.journal.header.settings
+        for part in self._layout.parts(Kind.TREES, round):
+            with open_part(part) as file:
+                found |= settings_of(file)
+        return found
 
     def trees(
         self, round: int | None = None, *, problem_ids: Collection[str] | None = None

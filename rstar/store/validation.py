@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import StrEnum
 
 from rstar.errors import StoreError
 from rstar.store.catalog import Entry, Source, journal_entries, part_entries
@@ -17,6 +18,19 @@ from rstar.trajectories import Trajectory, trajectories
 from rstar.tree import Tree, check_invariants
 
 
+class Remedy(StrEnum):
+    """What to do about a fault. Nothing is repaired silently: what was damaged is moved away by hand, and made again."""
+
+    SEARCH_AGAIN = (
+        "move the parts of that number away, in nodes/, trajectories/ and trees/ alike; the search that wrote them, "
+        "started again, then makes their trees anew"
+    )
+    DRAW_AGAIN = "move the file away, and draw its rows from the trees again"
+    COMPACT = "run `rstar store compact`: it finishes what a killed writer left behind, and keeps one of equal trees"
+    MOVE_AWAY = "move the file out of the store"
+    MOVE_JOURNAL = "move the journal away; the search that wrote it, started again, then makes its trees anew"
+
+
 @dataclass(frozen=True, slots=True)
 class Fault:
     """One thing that is wrong. `row` counts from 0 in the file; None where the whole file is meant."""
@@ -24,6 +38,7 @@ class Fault:
     file: str
     row: int | None
     what: str
+    remedy: Remedy = Remedy.SEARCH_AGAIN
 
     def __str__(self) -> str:
         return f"{self.file}{'' if self.row is None else f' row {self.row}'}: {self.what}"
@@ -37,9 +52,9 @@ def validate(layout: Layout) -> Iterator[Fault]:
     for kind in (Kind.NODES, Kind.TRAJECTORIES):
         for part in layout.parts(kind):
             if not layout.part(Kind.TREES, part.round, part.number).path.exists():
-                yield Fault(
-                    layout.relative(part.path), None, f"no trees part of number {part.number} goes with it"
-                )
+                what = f"no trees part of number {part.number} goes with it"
+                remedy = Remedy.COMPACT if layout.journal(part.number).exists() else Remedy.MOVE_AWAY
+                yield Fault(layout.relative(part.path), None, what, remedy)
     for kind in (Kind.PAIRS, Kind.SFT):
         for part in layout.parts(kind):
             yield from _row_faults(layout, part)
@@ -48,11 +63,8 @@ def validate(layout: Layout) -> Iterator[Fault]:
     for kind in Kind:
         for path in sorted((layout.folder / kind).rglob("*")):
             if path.is_file() and path not in known:
-                yield Fault(
-                    layout.relative(path),
-                    None,
-                    "not a part of this store; other programs will read it as one",
-                )
+                what = "not a part of this store; other programs will read it as one"
+                yield Fault(layout.relative(path), None, what, Remedy.MOVE_AWAY)
 
 
 def _tree_faults(layout: Layout, part: Part, seen: dict[tuple[int, str, int, int], str]) -> Iterator[Fault]:
@@ -110,9 +122,8 @@ def _entry_faults(
     record = entry.record
     key = (record.round, record.problem_id, record.tree_index, record.version)
     if key in seen:
-        yield Fault(
-            file, entry.index, f"version {record.version} of tree {_name(entry)} is also in {seen[key]}"
-        )
+        what = f"version {record.version} of tree {_name(entry)} is also in {seen[key]}"
+        yield Fault(file, entry.index, what, Remedy.COMPACT)
     seen[key] = file
     try:
         tree, stored = rows.tree(entry), rows.trajectories(entry)
@@ -153,18 +164,19 @@ def _row_faults(layout: Layout, part: Part) -> Iterator[Fault]:
     try:
         table = read_part(part)
     except StoreError as error:
-        yield _fault(layout, part, error)
+        yield Fault(file, None, _reason(error, part), Remedy.DRAW_AGAIN)
         return
     for column in COLUMNS[part.kind]:
         if table.column(column.name).null_count and not column.nullable:
             row = table.column(column.name).is_null().to_pylist().index(True)
-            yield Fault(file, row, f"column {column.name!r} is null")
+            yield Fault(file, row, f"column {column.name!r} is null", Remedy.DRAW_AGAIN)
     if part.kind is Kind.SFT:
         for row, (ids, mask) in enumerate(
             zip(table["token_ids"].to_pylist(), table["loss_mask"].to_pylist(), strict=True)
         ):
             if ids is not None and mask is not None and len(ids) != len(mask):
-                yield Fault(file, row, f"{len(ids)} token ids, but a loss mask of {len(mask)}")
+                what = f"{len(ids)} token ids, but a loss mask of {len(mask)}"
+                yield Fault(file, row, what, Remedy.DRAW_AGAIN)
 
 
 def _journal_faults(layout: Layout, seen: dict[tuple[int, str, int, int], str]) -> Iterator[Fault]:
@@ -174,7 +186,8 @@ def _journal_faults(layout: Layout, seen: dict[tuple[int, str, int, int], str]) 
         try:
             content = read_journal(path)
         except StoreError as error:
-            yield Fault(file, None, first_line(error).removeprefix(f"{path} "))
+            what = first_line(error).removeprefix(f"{path} ")
+            yield Fault(file, None, what, Remedy.MOVE_JOURNAL)
             continue
         if content.header is None or layout.part(Kind.TREES, content.header.round, number).path.exists():
             continue
