@@ -301,7 +301,7 @@ def test_every_third_party_import_is_a_declared_dependency() -> None:
             if top in sys.stdlib_module_names or top in PACKAGES:
                 continue
             providers = {canonicalize_name(distribution) for distribution in distributions.get(top, [top])}
-            providers |= {OTHER_BUILDS[name] for name in providers if name in OTHER_BUILDS}
+            providers |= {canonicalize_name(OTHER_BUILDS[name]) for name in providers if name in OTHER_BUILDS}
             own = next((extra for start, extra in OPTIONAL.items() if module.startswith(start)), "")
             own_extra = {canonicalize_name(requirement.name) for requirement in declared()[own]}
             if not providers & (base | own_extra if at_import else base | extras):

@@ -84,8 +84,8 @@ class Door:
                 async with asyncio.timeout_at(deadline):
                     message = await receive()
             except TimeoutError:
-                message = f"the body did not arrive in {self._config.max_body_s:g} s"
-                raise ApiError(408, message, code="body_too_slow") from None
+                late = f"the body did not arrive in {self._config.max_body_s:g} s"
+                raise ApiError(408, late, code="body_too_slow") from None
             size += len(message.get("body", b""))
             complete = not message.get("more_body", False)
             if size > self._config.max_body_bytes:

@@ -90,8 +90,8 @@ class Options(BaseModel):
         was asked for. Raises ApiError or ConfigError for what is out of range or does not fit together."""
         questions = self.questions()
         if len(questions) > config.max_choices:
-            limit = f"this server allows {config.max_choices}"
-            raise _out_of_range("n", f"{len(questions)} choices are asked for; {limit}")
+            allowed = f"this server allows {config.max_choices}"
+            raise _out_of_range("n", f"{len(questions)} choices are asked for; {allowed}")
         for name, limit in (("num_rollouts", config.max_rollouts), ("num_candidates", config.max_candidates)):
             if (getattr(self, name) or 0) > limit:
                 raise _out_of_range(name, f"{name} is {getattr(self, name)}; this server allows {limit}")

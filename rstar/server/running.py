@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import socket
 import threading
@@ -25,7 +26,7 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 create_app(self.service), log_level="warning", access_log=False, server_header=False,
-                timeout_graceful_shutdown=config.shutdown_s,
+                timeout_graceful_shutdown=math.ceil(config.shutdown_s),
             )
         )  # fmt: skip
 

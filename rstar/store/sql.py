@@ -173,9 +173,10 @@ def _journal_tables(stores: dict[str, Path]) -> dict[Kind, pa.Table]:
             batches = [getattr(rows, kind) for rows in source.journal.trees]
             rows = pa.Table.from_batches(batches, arrow_schema(kind))
             values: tuple[Any, ...] = (name, source.round, source.number, True)
+            fields: tuple[Any, ...] = tuple(place)
             columns: list[Any] = [
                 pa.array([value] * rows.num_rows, field.type)
-                for value, field in zip(values, place, strict=True)
+                for value, field in zip(values, fields, strict=True)
             ]
             found.append(pa.Table.from_arrays([*columns, *rows.columns], schema=schema))
         tables[kind] = pa.concat_tables(found)

@@ -38,7 +38,7 @@ def started(*arguments: str, cwd: Path) -> Iterator[tuple[subprocess.Popen[str],
     with process:
         try:
             assert process.stderr is not None
-            lines = []
+            lines: list[str] = []
             while "/v1" not in (line := process.stderr.readline()):
                 assert line, "".join(lines)
                 lines.append(line)

@@ -63,8 +63,8 @@ def serving(
         yield url
 
 
-def client(url: str, **arguments: Any) -> openai.OpenAI:
-    """OpenAI's own client, which does not ask again."""
+def client(url: str, **arguments: Any) -> Any:
+    """OpenAI's own client, which does not ask again; untyped, because requests here are plain JSON, also wrong ones."""
     return openai.OpenAI(**{"base_url": f"{url}/v1", "api_key": "none", "max_retries": 0, **arguments})
 
 

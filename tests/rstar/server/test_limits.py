@@ -230,7 +230,7 @@ def test_a_server_that_stops_answers_everybody_with_what_it_knows() -> None:
             until(lambda: metric(url, "rstar_server_searches_waiting") == 1)
             server.should_exit = True
             choice = running.result().choices[0]
-            assert choice.model_extra["rstar"]["stopped_by"] == "interrupted"  # type: ignore[index]
+            assert choice.model_extra["rstar"]["stopped_by"] == "interrupted"
             with pytest.raises(openai.InternalServerError, match="the server is stopping"):
                 waiting.result()
             thread.join()
@@ -262,7 +262,7 @@ def test_metrics_are_read_by_prometheus_and_count_what_was_done() -> None:
         assert found.usage is not None
         assert metric(url, "rstar_server_tokens_total", kind="sampled") == found.usage.completion_tokens
         assert metric(url, "rstar_server_tokens_total", kind="prompt") == found.usage.prompt_tokens
-        cost: dict[str, Any] = found.choices[0].model_extra["rstar"]["cost"]  # type: ignore[index]
+        cost: dict[str, Any] = found.choices[0].model_extra["rstar"]["cost"]
         assert metric(url, "rstar_server_executions_total") == cost["executions"]
         route = "/v1/chat/completions"
         assert metric(url, "rstar_server_requests_total", route=route, status="200") == 1

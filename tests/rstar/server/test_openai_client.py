@@ -44,7 +44,7 @@ def test_a_chat_completion_is_the_librarys_answer(url: str, library: Solver) -> 
     (choice,) = found.choices
     assert choice.message.content == solution(same)
     assert boxed(choice.message.content or "") == same.answer
-    assert timeless(choice.model_extra["rstar"]) == timeless(same.plain())  # type: ignore[index]
+    assert timeless(choice.model_extra["rstar"]) == timeless(same.plain())
     assert (choice.finish_reason, choice.message.role, found.model) == ("stop", "assistant", "rstar")
     usage = found.usage
     assert usage is not None
@@ -59,7 +59,7 @@ def test_a_chat_completion_is_the_librarys_answer(url: str, library: Solver) -> 
 def test_options_in_extra_body_change_the_search(url: str, library: Solver) -> None:
     options = {"strategy": "majority", "num_rollouts": 5, "num_candidates": 2}
     found = client(url).chat.completions.create(**chat(QUESTION, seed=9, extra_body=options))
-    extra = found.choices[0].model_extra["rstar"]  # type: ignore[index]
+    extra = found.choices[0].model_extra["rstar"]
     assert (extra["strategy"], extra["seed"], extra["cost"]["rollouts"]) == ("majority", 9, 5)
 
 
@@ -68,7 +68,7 @@ def test_a_token_budget_cuts_the_search_short_and_says_so(url: str) -> None:
         **chat(QUESTION, max_tokens=1, extra_body={"num_rollouts": 50})
     )
     assert found.choices[0].finish_reason == "length"
-    assert found.choices[0].model_extra["rstar"]["stopped_by"] == "tokens"  # type: ignore[index]
+    assert found.choices[0].model_extra["rstar"]["stopped_by"] == "tokens"
 
 
 def test_several_choices_are_several_searches(url: str, library: Solver) -> None:
@@ -97,9 +97,9 @@ def test_a_stream_tells_every_step_and_its_content_is_the_whole_answers(
         assert "".join(one.delta.content or "" for one in mine) == whole.choices[index].message.content
         *_, end = mine
         assert end.finish_reason == "stop"
-        expected = timeless(whole.choices[index].model_extra["rstar"])  # type: ignore[index]
-        assert timeless(end.model_extra["rstar"]) == expected  # type: ignore[index]
-        steps = [step for one in mine[1:-2] for step in one.model_extra["rstar"]["steps"]]  # type: ignore[index]
+        expected = timeless(whole.choices[index].model_extra["rstar"])
+        assert timeless(end.model_extra["rstar"]) == expected
+        steps = [step for one in mine[1:-2] for step in one.model_extra["rstar"]["steps"]]
         assert [step["id"] for step in steps] == list(range(1, len(steps) + 1))
         assert all("reasoning_content" in (one.delta.model_extra or {}) for one in mine[1:-2])
         if index == 0:
@@ -129,7 +129,7 @@ def test_the_model_is_listed_and_others_are_not_found(url: str) -> None:
 
 def test_system_messages_are_accepted_and_named_as_not_read(url: str) -> None:
     messages = [{"role": "system", "content": "Answer in French."}, {"role": "user", "content": QUESTION}]
-    found = client(url).chat.completions.create(model="rstar", messages=messages)  # type: ignore[call-overload]
+    found = client(url).chat.completions.create(model="rstar", messages=messages)
     assert found.choices[0].model_extra["rstar"]["ignored"] == ["messages[0] (system)"]
 
 

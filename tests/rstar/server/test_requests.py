@@ -60,21 +60,23 @@ def test_of_several_budgets_the_least_counts() -> None:
 
 
 def test_the_last_user_message_is_the_question_and_what_is_not_read_is_named() -> None:
-    request = ChatRequest(
-        model="rstar",
-        messages=[
+    request = ChatRequest.model_validate({
+        "model": "rstar",
+        "messages": [
             {"role": "system", "content": "Be brief."},
             {"role": "user", "content": "3 + 3?"},
             {"role": "assistant", "content": "6", "tool_calls": None},
             {"role": "user", "content": [{"type": "text", "text": "And"}, {"type": "text", "text": "4 + 4?"}]},
         ],
-    )  # fmt: skip
+    })  # fmt: skip
     assert request.questions() == ["And\n4 + 4?"]
     assert request.ignored() == ["messages[0] (system)", "messages[1] (user)", "messages[2] (assistant)"]
 
 
 def test_choices_of_one_question_have_seeds_of_their_own_the_first_one_as_asked() -> None:
-    request = CompletionRequest(model="rstar", prompt=["1 + 1?", "2 + 2?"], n=2, seed=5)
+    request = CompletionRequest.model_validate(
+        {"model": "rstar", "prompt": ["1 + 1?", "2 + 2?"], "n": 2, "seed": 5}
+    )
     pairs = request.solvers(solver(), CONFIG)
     assert [question for question, _ in pairs] == ["1 + 1?", "1 + 1?", "2 + 2?", "2 + 2?"]
     seeds = [one.options.seed for _, one in pairs]
