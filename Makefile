@@ -33,12 +33,13 @@ TORCH_STAMP := $(VENV)/.torch-$(CHECKSUM)
 RUN := $(VENV)/.installed-run-$(CHECKSUM)
 TEST := $(VENV)/.installed-test-$(CHECKSUM)
 DEV := $(VENV)/.installed-dev-$(CHECKSUM)
+DOCS := $(VENV)/.installed-docs-$(CHECKSUM)
 WITH_RAY := $(if $(RAY),$(VENV)/.installed-ray-$(CHECKSUM))
 ALL := $(VENV)/.installed-all-$(CHECKSUM)
 GPU := $(VENV)/.installed-gpu-$(CHECKSUM)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-all setup-gpu round1 round2 round3 round4 rounds ablations scale plan test test-all check format bench base viewer lock clean
+.PHONY: help setup setup-all setup-gpu round1 round2 round3 round4 rounds ablations scale plan test test-all check format docs bench base viewer lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -80,6 +81,9 @@ format: $(DEV) ## format and fix what can be fixed without a thought
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+docs: $(DOCS) ## build the documentation: site/index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 bench: $(TEST) ## run every benchmark; each script in benchmarks/ also runs alone
 	$(BIN)/python -m benchmarks
 
@@ -99,7 +103,7 @@ setup-all: $(ALL) ## install every package of constraints.txt that runs without 
 setup-gpu: $(GPU) ## install vLLM, DeepSpeed and Ray for NVIDIA GPUs, also where there is none yet (an image, a login node)
 
 clean: ## remove caches and build products; keep the environment and the runs
-	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf build dist site *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -path './.venv*' -prune -o -name __pycache__ -type d -exec rm -rf {} +
 
 $(VENV)/bin/python:
@@ -138,12 +142,16 @@ $(DEV): $(TORCH_STAMP)
 	$(PIP_INSTALL) --editable ".[test,dev]"
 	@touch $@ $(RUN) $(TEST)
 
+$(DOCS): $(TORCH_STAMP)
+	$(PIP_INSTALL) --editable ".[docs]"
+	@touch $@ $(RUN)
+
 # No dependency resolution: vLLM's CPU build asks for torchvision and its kin, whose CUDA builds break transformers.
 $(ALL): $(TORCH_STAMP)
 	sed '/^# GPU machines/,$$d' constraints.txt > $(VENV)/pinned.txt
 	$(BIN)/python -m pip install --disable-pip-version-check --compile $(PIP_ARGS) --no-deps --requirement $(VENV)/pinned.txt
-	$(PIP_INSTALL) --editable ".[test,dev]"
-	@touch $@ $(RUN) $(TEST) $(DEV)
+	$(PIP_INSTALL) --editable ".[test,dev,docs]"
+	@touch $@ $(RUN) $(TEST) $(DEV) $(DOCS)
 
 # Asks nobody whether there is a GPU: images are built, and clusters set up, where there is none.
 $(GPU): $(VENV)/bin/python
@@ -168,7 +176,7 @@ lock: $(VENV)/bin/python ## resolve setup.cfg again and write constraints.txt
 	$(COMPILE_CPU) --all-extras --output-file $(LOCK)/gpu.txt > /dev/null
 	sed -i 's/+cpu$$//' $(LOCK)/gpu.txt
 	env -u UV_FIND_LINKS $(COMPILE) --all-extras --output-file $(LOCK)/gpu.txt > /dev/null
-	$(COMPILE_CPU) $(foreach extra,data train ray serve sql test dev,--extra $(extra)) --constraint $(LOCK)/gpu.txt \
+	$(COMPILE_CPU) $(foreach extra,data train ray serve sql test dev docs,--extra $(extra)) --constraint $(LOCK)/gpu.txt \
 	    --output-file $(LOCK)/cpu.txt > /dev/null
 	sed -i 's/+cpu$$//' $(LOCK)/cpu.txt
 	{ sed -n '1,/^$$/p' constraints.txt; cat $(LOCK)/cpu.txt; \

@@ -102,12 +102,16 @@ class RoundRecipe:
     """The settings of one round, complete."""
 
     name: str
+    """Of the run's folder, `runs/NAME`; that of the file."""
     round_index: int
+    """The round that runs; not set in a recipe."""
     problems: ProblemsConfig
     base: str = EMBEDDED
     """Folder of the base model, which every round's policy is trained from, or `embedded`."""
     prompt_format: str = "bare"
+    """How a question becomes a prompt, by name (`rstar.prompts.FORMATS`)."""
     seed: int = 0
+    """Decides every random choice."""
     search_model: str | None = None
     """Folder of a model that searches in place of the base (round 1) or of the policy of the round before: the paper's
     bootstrap by a large coder model. The round's policy is trained from the base all the same; where the tokenizers

@@ -45,7 +45,9 @@ class SearchConfig:
     """One tree's search. Defaults are the paper's for round 2 (section 4.1) unless noted."""
 
     num_rollouts: int = 16
+    """Walks from the root to an end."""
     num_candidates: int = 8
+    """Steps that the policy is asked for after one node."""
     max_depth: int = 16
     """Deepest node, in edges from the root; code steps and the answer step count. [paper]"""
     guidance: Guidance = Guidance.TERMINAL

@@ -1,9 +1,14 @@
 """Ask a question, get an answer: the search for inference, as a library.
 
-    from rstar import Solver
-
-    with Solver("models/policy", ppm="models/ppm") as solver:
-        print(solver.solve("what is 12 * 34?").answer)
+    >>> from rstar import Solver
+    >>> with Solver("rounds/base") as solver:  # the embedded model, at the top of a checkout
+    ...     found = solver.solve("work out 30 percent of 100.")
+    >>> found.answer
+    '30'
+    >>> round(sum(one.support for one in found.alternatives), 6)  # every answer that was given, with its share of the vote
+    1.0
+    >>> print(found.trajectory.text.splitlines()[-1])  # the solution: code, what it printed, the answer
+    <answer>The answer is \\boxed{30}<end_of_answer>
 
 Policy, preference model, sandbox and grader are opened with the first question and shared by all that follow. They live in an
 event loop in a thread of their own, so that plain functions, other event loops and notebooks use the same solver.

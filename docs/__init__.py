@@ -1,0 +1,1 @@
+"""The documentation: pages in Markdown, and in `scripts` what makes a site of them."""
