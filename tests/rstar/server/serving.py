@@ -65,7 +65,9 @@ def serving(
 
 def client(url: str, **arguments: Any) -> Any:
     """OpenAI's own client, which does not ask again; untyped, because requests here are plain JSON, also wrong ones."""
-    return openai.OpenAI(**{"base_url": f"{url}/v1", "api_key": "none", "max_retries": 0, **arguments})
+    closing = {"Connection": "close"}  # nobody closes the client: no connection may outlive its answer
+    own = {"base_url": f"{url}/v1", "api_key": "none", "max_retries": 0, "default_headers": closing}
+    return openai.OpenAI(**{**own, **arguments})
 
 
 def chat(question: str, **parameters: Any) -> dict[str, Any]:
