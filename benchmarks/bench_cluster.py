@@ -130,6 +130,7 @@ def main() -> None:
             deadly = replace(script, folder=Path(folder) / "killed-run", kill_at=5 * options.in_flight)
             after_death = asyncio.run(run(address, deadly))
             assert after_death.trees == found[1].trees
+        begun, again = redone(deadly)
     rows = [
         [str(n), f"{one.seconds:.1f}", f"{found[1].seconds / one.seconds:.2f}"] for n, one in found.items()
     ]
@@ -151,7 +152,6 @@ def main() -> None:
         "both, µs per node",
     )
     print(markdown("What a tree costs the driver", header, costs))
-    begun, again = redone(deadly)
     print(
         markdown(
             "A worker killed in mid-run",

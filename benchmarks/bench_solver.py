@@ -1,8 +1,8 @@
 """How long one question takes: `python -m benchmarks.bench_solver [--run runs/embedded]`.
 
 1. The embedded models, warm: from the question to the first step shown, and to the answer at the default budget.
-2. Eight rollouts in flight against one, where the policy's latency is what costs (a scripted policy that answers after 50 ms):
-   speed, and the share of right answers.
+2. Eight rollouts in flight against one, where the policy's latency is what costs (a scripted policy that answers after 50 ms,
+   the value model of `examples`): speed, and the share of right answers.
 3. `import rstar` and `rstar --help` in a fresh interpreter.
 
 Ratios hold anywhere; seconds are this machine's.
@@ -20,6 +20,7 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.tables import markdown
+from examples.value_model import DoesWhatIsAsked
 from rounds.curriculum import Level, Split, generate
 from rounds.solve import RUN, latest_models
 from rstar import Finished, SearchConfig, Solver
@@ -70,13 +71,13 @@ def embedded(run: Path, count: int) -> list[tuple[str, ...]]:
 
 def in_flight(count: int) -> list[tuple[str, ...]]:
     """Rows of the second table: the same questions and seeds, one rollout in flight and several."""
-    world = ChainWorld(num_operations=6, slip=0.05)
+    world = ChainWorld(num_operations=8, slip=0.3)
     problems = world.problems(count)
     rows: list[tuple[str, ...]] = []
     base = None
     for parallel in (1, IN_FLIGHT):
         search = SearchConfig(num_rollouts=32, num_candidates=4, parallel_rollouts=parallel)
-        with Solver(LatencyBound(world.respond), search=search) as solver:
+        with Solver(LatencyBound(world.respond), ppm=DoesWhatIsAsked(), search=search) as solver:
             solver.open()
             began = time.perf_counter()
             found = [solver.solve(problem.question) for problem in problems]
