@@ -22,33 +22,29 @@ import copy
 import dataclasses
 import hashlib
 import os
-import threading
 import time
-import weakref
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from rstar.answers import Answer, Event, Finished, StepsFound, StopReason, answered, conclude, decided
-from rstar.background import BackgroundLoop
 from rstar.config import SearchConfig, require
-from rstar.engines import Backend, EngineConfig, open_policy
+from rstar.engine_room import Deadline, EngineRoom, SharedEngines
+from rstar.engines import Backend, EngineConfig
 from rstar.errors import ConfigError
 from rstar.evaluation import Engines
 from rstar.grading import Grader, GraderConfig, NoReferenceJudge
 from rstar.prompts import FORMATS, PromptFormat, render_prompt
-from rstar.sandbox import SandboxConfig, SandboxPool
+from rstar.sandbox import SandboxConfig
 from rstar.search import TreeSearch
 from rstar.selection import Method
 from rstar.strategies import Strategy, check_method, configured, default_method, follow
 from rstar.tree import Tree
-from rstar.values import open_value
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -128,8 +124,8 @@ class Solver:
             prompt_format = FORMATS[prompt_format]
         self._format = prompt_format
         self._has_value = ppm is not None
-        self._workplace = _Workplace(
-            _AtWork(policy, ppm, self.engine, sandbox or SandboxConfig(), grading or GraderConfig())
+        self._room = EngineRoom(
+            SharedEngines(policy, ppm, self.engine, sandbox or SandboxConfig(), grading or GraderConfig())
         )
         self._follow(
             SolveOptions(
@@ -217,18 +213,18 @@ class Solver:
 
     def interrupt(self) -> None:
         """End every search that was asked for by now; each answers with what it knows."""
-        self._workplace.interrupt()
+        self._room.interrupt()
 
     # --- life
 
     def open(self) -> Self:
         """Start policy, preference model, sandbox and grader now instead of with the first question."""
-        _wait(self._workplace.submit(self._workplace.at_work.opened()))
+        _wait(self._room.submit(self._room.engines.opened()))
         return self
 
     def close(self) -> None:
         """End everything; a second call does nothing. Ends by itself with the program."""
-        self._workplace.close()
+        self._room.close()
 
     def __enter__(self) -> Self:
         return self
@@ -249,7 +245,7 @@ class Solver:
         if not question.strip():
             raise ConfigError("the question is empty; ask one")
         require(seconds is None or seconds > 0, "seconds", seconds, "above 0, or None")
-        return self._workplace.submit(
+        return self._room.submit(
             self._answer(
                 question, seconds=self.options.seconds if seconds is None else seconds,
                 seed=self.options.seed if seed is None else seed, tell=tell,
@@ -267,21 +263,21 @@ class Solver:
         tell: Callable[[StepsFound], None] | None,
     ) -> Answer:
         tree = Tree(problem_id=question_id(question), question=question, seed=seed)
-        work = self._workplace.at_work
+        shared = self._room.engines
         vote = _RunningVote(self.options.certainty)
         classes: list[int] = []
         prompt_tokens = 0
         began = time.monotonic()
-        async with work.deadline() as deadline:
-            engines, grader = await work.opened()
+        async with shared.deadline() as deadline:
+            engines, grader = await shared.opened()
             prompt = render_prompt(self._format, question, engines.policy.render_chat)
             prompt_tokens = len(engines.policy.encode(prompt))
-            async with work.gate:
+            async with shared.gate:
                 began = time.monotonic()
                 deadline.begin(seconds)
                 await self._search(tree, engines, grader, vote, tell)
         if node_ids := answered(tree):
-            _, grader = await work.opened()
+            _, grader = await shared.opened()
             classes = await grader.classes([tree.nodes[node_id].answer or "" for node_id in node_ids])
         return conclude(
             tree, classes, method=self.selection, strategy=self.strategy,
@@ -313,7 +309,7 @@ class Solver:
         )  # fmt: skip
         await follow(self.strategy, search)
 
-    def _why_stopped(self, tree: Tree, deadline: _Deadline, vote: _RunningVote) -> StopReason:
+    def _why_stopped(self, tree: Tree, deadline: Deadline, vote: _RunningVote) -> StopReason:
         budget = self.search.max_tree_tokens
         if deadline.interrupted:
             return StopReason.INTERRUPTED
@@ -330,30 +326,6 @@ class Solver:
 def question_id(question: str) -> str:
     """A name for a question that depends on its text alone."""
     return f"question-{hashlib.blake2b(question.encode(), digest_size=6).hexdigest()}"
-
-
-class _Workplace:
-    """The event loop in which a solver, and all that `with_options` made of it, are at work; started with the first question."""
-
-    def __init__(self, at_work: _AtWork) -> None:
-        self.at_work = at_work
-        self._starting = threading.Lock()
-        self._loop: BackgroundLoop | None = None
-        self._closer: Callable[[], object] = lambda: None
-
-    def submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
-        with self._starting:
-            if self._loop is None:
-                self._loop = BackgroundLoop("rstar-solver")
-                self._closer = weakref.finalize(self, _close, self._loop, self.at_work)
-        return self._loop.submit(work)
-
-    def interrupt(self) -> None:
-        if self._loop is not None:
-            self._loop.submit(self.at_work.interrupt())
-
-    def close(self) -> None:
-        self._closer()
 
 
 class _RunningVote:
@@ -373,115 +345,6 @@ class _RunningVote:
             counts[answer_class] += node.multiplicity
         self.was_decided = decided(list(counts.values()), self._certainty)
         return self.was_decided
-
-
-class _Deadline:
-    """Ends the block that it is the context of, in time or when interrupted, and says which."""
-
-    def __init__(self) -> None:
-        self._timeout = asyncio.timeout(None)
-        self.interrupted = False
-        self.expired = False
-
-    def begin(self, seconds: float | None) -> None:
-        """From now on there are so many seconds."""
-        if seconds is not None and not self.interrupted:
-            self._timeout.reschedule(asyncio.get_running_loop().time() + seconds)
-
-    def interrupt(self) -> None:
-        self.interrupted = True
-        self._timeout.reschedule(asyncio.get_running_loop().time())
-
-    async def __aenter__(self) -> Self:
-        await self._timeout.__aenter__()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool:
-        try:
-            await self._timeout.__aexit__(kind, error, trace)
-        except TimeoutError:
-            self.expired = True
-            return True
-        return False
-
-
-class _AtWork:
-    """The engines, opened once, and the searches that run with them. Lives in the solver's event loop."""
-
-    def __init__(
-        self,
-        policy: str | os.PathLike[str] | PolicyBackend,
-        ppm: str | os.PathLike[str] | ValueBackend | None,
-        engine: EngineConfig,
-        sandbox: SandboxConfig,
-        grading: GraderConfig,
-    ) -> None:
-        self._policy, self._ppm = policy, ppm
-        self._engine, self._sandbox, self._grading = engine, sandbox, grading
-        self._stack = AsyncExitStack()
-        self._opened: asyncio.Future[tuple[Engines, Grader]] | None = None
-        self._deadlines: set[_Deadline] = set()
-        self.gate = asyncio.Semaphore(engine.max_trees_in_flight)
-
-    async def opened(self) -> tuple[Engines, Grader]:
-        """Open what is not open yet; after a failure the next call tries again."""
-        if self._opened is None:
-            self._opened = asyncio.ensure_future(self._open())
-        try:
-            return await asyncio.shield(self._opened)
-        except Exception:
-            self._opened = None
-            raise
-
-    async def _open(self) -> tuple[Engines, Grader]:
-        async with AsyncExitStack() as stack:
-            policy = self._policy
-            if isinstance(policy, str | os.PathLike):
-                opened = open_policy(Path(policy), self._engine)
-                stack.push_async_callback(opened.aclose)
-                await opened.start()
-                policy = opened
-            else:
-                stack.push_async_callback(policy.aclose)
-            value = self._ppm
-            if isinstance(value, str | os.PathLike):
-                value = open_value(Path(value), self._engine)
-            if value is not None:
-                stack.push_async_callback(value.aclose)
-            sandbox = SandboxPool(self._sandbox)
-            stack.push_async_callback(sandbox.aclose)
-            await sandbox.start()
-            grader = Grader(self._grading)
-            stack.push_async_callback(grader.aclose)
-            self._stack = stack.pop_all()
-        return Engines(policy=policy, sandbox=sandbox, value=value), grader
-
-    @asynccontextmanager
-    async def deadline(self) -> AsyncIterator[_Deadline]:
-        """A deadline that `interrupt` reaches too."""
-        deadline = _Deadline()
-        self._deadlines.add(deadline)
-        try:
-            async with deadline:
-                yield deadline
-        finally:
-            self._deadlines.discard(deadline)
-
-    async def interrupt(self) -> None:
-        """A coroutine, so that it comes after the first steps of all that was submitted before it."""
-        for deadline in self._deadlines:
-            deadline.interrupt()
-
-    async def aclose(self) -> None:
-        await self._stack.aclose()
-
-
-def _close(loop: BackgroundLoop, work: _AtWork) -> None:
-    loop.end_tasks()
-    loop.submit(work.aclose()).result()
-    loop.close()
 
 
 def _wait(future: Future[T]) -> T:

@@ -67,6 +67,8 @@ class LLMSettings:
                     model=str(self.model),
                     dtype=self._own_dtype(),
                     tensor_parallel_size=self.tensor_parallel,
+                    # Ranks are processes of this machine, also where Ray has started this one.
+                    distributed_executor_backend="mp" if self.tensor_parallel > 1 else None,
                     gpu_memory_utilization=self.memory_share,
                     max_num_seqs=self.max_rows,
                     max_model_len=self.max_model_len,
