@@ -12,6 +12,8 @@ import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import Future
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -24,7 +26,7 @@ from rstar.sandbox import SandboxConfig, SandboxPool
 from rstar.values import open_value
 
 if TYPE_CHECKING:
-    from rstar.protocols import PolicyBackend, ValueBackend
+    from rstar.protocols import ExecutionResult, PolicyBackend, RunRequest, Sandbox, ValueBackend
 
 T = TypeVar("T")
 
@@ -62,6 +64,28 @@ class Deadline:
         return False
 
 
+class OwnStates:
+    """A sandbox in which one search has its states to itself: equal questions have trees of equal names, and the first to end
+    would take the others' states away."""
+
+    def __init__(self, sandbox: Sandbox, owner: str) -> None:
+        self._sandbox, self._owner = sandbox, owner
+
+    async def run(self, request: RunRequest) -> ExecutionResult:
+        """As the sandbox does, in a group of the owner's."""
+        return await self._sandbox.run(replace(request, group=self._own(request.group)))
+
+    def release(self, group: str) -> None:
+        """Forget the owner's states of a group."""
+        self._sandbox.release(self._own(group))
+
+    async def aclose(self) -> None:
+        """The sandbox is others' too."""
+
+    def _own(self, group: str) -> str:
+        return f"{group} of {self._owner}"
+
+
 class SharedEngines:
     """The engines, opened once, and the searches that run with them. Lives in the solver's event loop."""
 
@@ -78,6 +102,7 @@ class SharedEngines:
         self._stack = AsyncExitStack()
         self._opened: asyncio.Future[tuple[Engines, Grader]] | None = None
         self._deadlines: set[Deadline] = set()
+        self._owners = count()
         self.gate = asyncio.Semaphore(engine.max_trees_in_flight)
 
     async def opened(self) -> tuple[Engines, Grader]:
@@ -89,6 +114,10 @@ class SharedEngines:
         except Exception:
             self._opened = None
             raise
+
+    def apart(self, engines: Engines) -> Engines:
+        """The engines for one search, whose states in the sandbox nobody else has."""
+        return replace(engines, sandbox=OwnStates(engines.sandbox, str(next(self._owners))))
 
     async def _open(self) -> tuple[Engines, Grader]:
         async with AsyncExitStack() as stack:

@@ -275,7 +275,7 @@ class Solver:
             async with shared.gate:
                 began = time.monotonic()
                 deadline.begin(seconds)
-                await self._search(tree, engines, grader, vote, tell)
+                await self._search(tree, shared.apart(engines), grader, vote, tell)
         if node_ids := answered(tree):
             _, grader = await shared.opened()
             classes = await grader.classes([tree.nodes[node_id].answer or "" for node_id in node_ids])

@@ -116,6 +116,12 @@ def test_the_same_seed_gives_the_same_tree_alone_or_among_others(solver: Solver)
     assert shape(solver.solve(QUESTION, seed=1).tree) != shape(alone.tree)
 
 
+def test_equal_questions_asked_at_once_do_not_touch_each_others_states(solver: Solver) -> None:
+    alone = shape(solver.solve(QUESTION).tree)
+    for found in solver.solve_many([QUESTION] * 12, progress=False):
+        assert shape(found.tree) == alone
+
+
 def test_many_questions_are_answered_in_their_order(solver: Solver) -> None:
     questions = [problem.question for problem in PROBLEMS]
     assert [one.question for one in solver.solve_many(questions, progress=False)] == questions
