@@ -136,8 +136,9 @@ class Runner:
                 self._after_fork()
                 self._control.send(wire.HELLO)
             code = str(views[0][1:size], "utf-8", "surrogatepass")
-            verdict, error = self.run(code)
+            error = ""
             try:
+                verdict, error = self.run(code)
                 self._report(verdict, error)
             except MemoryError:
                 self.namespace.clear()  # what the step holds left no room; nothing runs after it
