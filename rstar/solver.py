@@ -24,7 +24,7 @@ import hashlib
 import os
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -193,7 +193,7 @@ class Solver:
 
     async def stream(
         self, question: str, *, seconds: float | None = None, seed: int | None = None
-    ) -> AsyncIterator[Event]:
+    ) -> AsyncGenerator[Event, None]:
         """As `asolve`, with every step as it is found, and the answer as the last event. Closing the iterator ends the search."""
         loop = asyncio.get_running_loop()
         events: asyncio.Queue[StepsFound | None] = asyncio.Queue()

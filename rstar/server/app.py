@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack, aclosing, asynccontextmanager, contextmanager
 from importlib.metadata import version
 from typing import Any
@@ -160,7 +160,7 @@ def _admitted(asked: Options, request_id: str, service: Service) -> Iterator[tup
 async def _answers(service: Service, asked: Asked) -> list[Answer]:
     """The answers to all, in their order."""
     answers: dict[int, Answer] = {}
-    async with aclosing(merged([service.events(*one) for one in asked])) as events:  # type: ignore[type-var]
+    async with aclosing(merged([service.events(*one) for one in asked])) as events:
         async for index, event in events:
             if isinstance(event, Finished):
                 answers[index] = event.answer
@@ -169,13 +169,13 @@ async def _answers(service: Service, asked: Asked) -> list[Answer]:
 
 async def _chunks(
     service: Service, asked: Asked, making: Completion, *, with_usage: bool
-) -> AsyncIterator[str]:
+) -> AsyncGenerator[str, None]:
     """OpenAI's chunks of all choices, as their searches find steps."""
     answers: list[Answer] = []
     for chunk in making.begin(len(asked)):
         yield chunk
     try:
-        async with aclosing(merged([service.events(*one) for one in asked])) as events:  # type: ignore[type-var]
+        async with aclosing(merged([service.events(*one) for one in asked])) as events:
             async for index, event in events:
                 if isinstance(event, StepsFound):
                     yield making.steps(index, event)
@@ -191,12 +191,12 @@ async def _chunks(
     yield DONE
 
 
-async def _search_events(service: Service, asked: Asked, search_id: str) -> AsyncIterator[str]:
+async def _search_events(service: Service, asked: Asked, search_id: str) -> AsyncGenerator[str, None]:
     """Events `search`, `steps` …, `answer`; or `error`."""
     (one,) = asked
     yield sse({"id": search_id}, "search")
     try:
-        async with aclosing(service.events(*one)) as events:  # type: ignore[type-var]
+        async with aclosing(service.events(*one)) as events:
             async for event in events:
                 if isinstance(event, StepsFound):
                     yield sse({"parent": event.parent, "steps": steps(event)}, "steps")

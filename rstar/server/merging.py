@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import TypeVar
 
 T = TypeVar("T")
 
 
-async def merged(streams: Sequence[AsyncIterator[T]]) -> AsyncIterator[tuple[int, T]]:
+async def merged(streams: Sequence[AsyncGenerator[T, None]]) -> AsyncGenerator[tuple[int, T], None]:
     """What any of the streams gives, as it comes, with the stream's index. The first error ends all of them; so does
     closing this, and when it is closed they have ended."""
     queue: asyncio.Queue[tuple[int, T] | None] = asyncio.Queue()
 
-    async def drain(index: int, stream: AsyncIterator[T]) -> None:
+    async def drain(index: int, stream: AsyncGenerator[T, None]) -> None:
         try:
-            async with aclosing(stream):  # type: ignore[type-var]
+            async with aclosing(stream):
                 async for one in stream:
                     queue.put_nowait((index, one))
         finally:

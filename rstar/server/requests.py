@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+from abc import ABC, abstractmethod
 from collections import Counter
 from typing import Any, Literal, TypeVar
 
@@ -42,7 +43,7 @@ N = TypeVar("N", int, float)
 C = TypeVar("C", SearchConfig, SamplingConfig)
 
 
-class Options(BaseModel):
+class Options(BaseModel, ABC):
     """How to search; everything may be left out, and is then as the server was started."""
 
     model_config = ConfigDict(strict=True)
@@ -77,13 +78,13 @@ class Options(BaseModel):
                 raise _wrong("unknown_parameter", name, f"unknown parameter {shown(name)}; {hint}")
         return {name: value for name, value in values.items() if name in own and value is not None}
 
+    @abstractmethod
     def token_budget(self) -> int | None:
         """Tokens that a search may sample; None: as the server was started."""
-        raise NotImplementedError
 
+    @abstractmethod
     def questions(self) -> list[str]:
         """What is asked, once for each choice. Raises ApiError if nothing is."""
-        raise NotImplementedError
 
     def solvers(self, solver: Solver, config: ServerConfig) -> list[tuple[str, Solver]]:
         """Each question with a solver that has these options; equal questions have seeds of their own, the first one that

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import ExitStack, aclosing, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,7 +32,7 @@ DONE = "data: [DONE]\n\n"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shape:
+class Shape(ABC):
     """How one kind of completion is written down."""
 
     prefix: str
@@ -41,13 +42,13 @@ class Shape:
     piece: str
     """`object` of a streamed one."""
 
+    @abstractmethod
     def choice(self, index: int, text: str, finish_reason: str, extra: dict[str, Any]) -> dict[str, Any]:
         """One choice of a response."""
-        raise NotImplementedError
 
+    @abstractmethod
     def delta(self, index: int, *, finish_reason: str | None = None, **parts: Any) -> dict[str, Any]:
         """One choice of a chunk; parts are `text`, `reasoning_content` and `rstar`."""
-        raise NotImplementedError
 
 
 class ChatShape(Shape):
@@ -219,7 +220,7 @@ class EventStream(StreamingResponse):
 
     media_type = "text/event-stream"
 
-    def __init__(self, events: AsyncIterator[str], held: ExitStack) -> None:
+    def __init__(self, events: AsyncGenerator[str, None], held: ExitStack) -> None:
         super().__init__(events, headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
         self._events, self._held = events, held
 
@@ -227,7 +228,7 @@ class EventStream(StreamingResponse):
         """Send the events."""
 
         async def all_events() -> None:
-            async with aclosing(self._events):  # type: ignore[type-var]
+            async with aclosing(self._events):
                 await self.stream_response(send)
 
         with self._held, suppress(ClientDisconnect, OSError):  # nobody is left to be told

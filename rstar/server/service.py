@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from enum import StrEnum
 
@@ -62,12 +62,12 @@ class Service:
         self.admission.closed = True
         self.solver.interrupt()
 
-    async def events(self, search_id: str, question: str, solver: Solver) -> AsyncIterator[Event]:
+    async def events(self, search_id: str, question: str, solver: Solver) -> AsyncGenerator[Event, None]:
         """The events of one admitted search, when its turn has come. Raises ApiError, or as `Solver.stream`."""
         async with self.admission.turn():
             shown = self.trees.begin(search_id, question)
             try:
-                async with aclosing(solver.stream(question)) as events:  # type: ignore[type-var]
+                async with aclosing(solver.stream(question)) as events:
                     async for event in events:
                         if isinstance(event, Finished):
                             shown.answer = event.answer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import html
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -46,7 +46,7 @@ class Shown:
         live_url = f"{self.id}/events" if self.running else None
         return render_page({LABEL: self.tree}, title=self.tree.question[:_TITLE_CHARS], live_url=live_url)
 
-    async def events(self) -> AsyncIterator[str]:
+    async def events(self) -> AsyncGenerator[str, None]:
         """What the page listens to, until the search has ended."""
         live = LiveTree(LABEL)
         while self.running:

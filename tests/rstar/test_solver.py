@@ -207,7 +207,7 @@ def test_closing_the_stream_ends_the_search() -> None:
         async def listen() -> None:
             events = slow.stream(QUESTION)
             await anext(events)
-            await events.aclose()  # type: ignore[attr-defined]
+            await events.aclose()
 
         asyncio.run(listen())
         deadline = time.monotonic() + 20

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 import pytest
 
@@ -95,7 +95,7 @@ def test_settings_out_of_range_are_named(arguments: dict[str, int], message: str
 def test_merged_streams_give_everything_in_the_order_of_each_and_end_with_the_first_error() -> None:
     closed: list[int] = []
 
-    async def stream(index: int, to: int, *, fail: bool = False) -> AsyncIterator[int]:
+    async def stream(index: int, to: int, *, fail: bool = False) -> AsyncGenerator[int, None]:
         try:
             for number in range(to):
                 await asyncio.sleep(0)
